@@ -1,0 +1,3 @@
+//! The command `tensorhold`.
+
+fn main() {}

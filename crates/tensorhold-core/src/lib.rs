@@ -1,0 +1,15 @@
+//! What the bytes of a checkpoint mean, and which bytes go where.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod dtype;
+mod error;
+mod extent;
+mod storage;
+
+pub use dtype::{Dtype, UnknownDtype};
+pub use error::{Error, ErrorKind, Result};
+pub use extent::{ByteRange, Extent};
+pub use storage::{Sink, Source};

@@ -1,0 +1,1 @@
+//! Keeps model weights.
