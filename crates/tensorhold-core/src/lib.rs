@@ -7,9 +7,11 @@ extern crate alloc;
 mod dtype;
 mod error;
 mod extent;
+mod shape;
 mod storage;
 
 pub use dtype::{Dtype, UnknownDtype};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{ByteRange, Extent};
+pub use shape::{n_elements, shape_size_bytes};
 pub use storage::{Sink, Source};
