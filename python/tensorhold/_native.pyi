@@ -1,0 +1,192 @@
+# The extension module, written in Rust. Nobody imports it but this package.
+#
+# What the extension asks of the package in return:
+#   tensorhold._errors.from_native(kind, message, path, tensor, bytes, hint, os_error)
+#       makes the exception to raise; `kind` is the name of an `ErrorKind` (`"TensorNotFound"`).
+#   tensorhold.numpy._getdtype(code)
+#       the numpy dtype of a byte-wide type (`"BF16"` -> ml_dtypes' bfloat16).
+#   tensorhold.numpy._unpack(packed, code, shape)
+#       an array of the logical shape out of the packed bytes (1-d, uint8) of F4, F6_E2M3 or F6_E3M2.
+#   tensorhold.<flax|tensorflow|mlx|paddle>._from_numpy(array, code, device)
+#       the framework's tensor out of an array that one of the two functions above has typed.
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Literal, Protocol, TypeAlias, final
+
+from typing_extensions import Buffer, Self
+
+StrPath: TypeAlias = str | PathLike[str]
+# A name, `TensorSpec` of its bytes, and whatever keeps those bytes alive.
+SaveItem: TypeAlias = tuple[str, TensorSpec, object]
+
+class _NamedFile(Protocol):
+    name: StrPath
+    def fileno(self) -> int: ...
+
+@final
+class TensorSpec:
+    def __new__(
+        cls, *, dtype: str, shape: Sequence[int], data_ptr: int, data_len: int
+    ) -> Self: ...
+    # `dtype` takes a framework's name. `float4_e2m1fn_x2` doubles the last dimension; `float4_e2m1fn`,
+    # `float6_e2m3fn` and `float6_e3m2fn` take the logical shape, the bytes being packed either way.
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> list[int]: ...
+    @property
+    def data_ptr(self) -> int: ...
+    @property
+    def data_len(self) -> int: ...
+
+@final
+class PySafeSlice:
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+@final
+class safe_open:
+    def __new__(
+        cls,
+        filename: StrPath,
+        framework: str,
+        device: Any = "cpu",
+        *,
+        backend: str = "mmap",
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def keys(self) -> list[str]: ...
+    def offset_keys(self) -> list[str]: ...
+    def metadata(self) -> dict[str, str] | None: ...
+    def get_tensor(self, name: str) -> Any: ...
+    def get_tensors(self) -> dict[str, Any]: ...
+    def get_slice(self, name: str) -> PySafeSlice: ...
+
+@final
+class _safe_open_handle:
+    def __new__(
+        cls,
+        f: _NamedFile,
+        framework: str,
+        device: Any = "cpu",
+        *,
+        backend: str = "mmap",
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def keys(self) -> list[str]: ...
+    def offset_keys(self) -> list[str]: ...
+    def metadata(self) -> dict[str, str] | None: ...
+    def get_tensor(self, name: str) -> Any: ...
+    def get_tensors(self) -> dict[str, Any]: ...
+    def get_slice(self, name: str) -> PySafeSlice: ...
+
+def serialize(
+    tensor_dict: dict[str, TensorSpec], metadata: dict[str, str] | None = None
+) -> bytes: ...
+def serialize_file(
+    tensor_dict: dict[str, TensorSpec],
+    filename: StrPath,
+    metadata: dict[str, str] | None = None,
+) -> None: ...
+def deserialize(bytes: Buffer) -> list[tuple[str, dict[str, Any]]]: ...
+
+# The tensors of a file that lies in memory, in offset order. A writable buffer is viewed and kept
+# alive by its tensors where the framework can view it; a read-only one is copied.
+def load_bytes(data: Buffer, framework: str, device: Any = "cpu") -> dict[str, Any]: ...
+
+# Descriptions of dense, contiguous CPU tensors, no two of one storage, whose bytes are what is to be
+# written; None when anything at all is otherwise. Appends to `hold` what must outlive the writing.
+def torch_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
+
+# The same for arrays: C-contiguous, of the machine's byte order (little), of a byte-wide type.
+def numpy_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
+
+@final
+class TensorInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    # From the start of the file's data, as in the header.
+    @property
+    def offsets(self) -> tuple[int, int]: ...
+    @property
+    def size_bytes(self) -> int: ...
+    # The path of the file that holds the tensor.
+    @property
+    def file(self) -> str: ...
+
+# Indexing clamps as numpy does; `[]` reads no bytes but the ones it gives.
+@final
+class TensorSlice:
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+# `source`: a file, a folder, an index, or a list of files. Raises TensorNotFound for unknown names
+# and Closed after `close`.
+@final
+class Checkpoint:
+    def __new__(
+        cls,
+        source: StrPath | Sequence[StrPath],
+        framework: str,
+        device: Any,
+        strict: bool,
+        backend: str,
+    ) -> Self: ...
+    # File by file, in offset order.
+    def keys(self) -> list[str]: ...
+    def contains(self, name: str) -> bool: ...
+    def n_tensors(self) -> int: ...
+    def info(self, name: str) -> TensorInfo: ...
+    def metadata(self) -> dict[str, str]: ...
+    def files(self) -> list[str]: ...
+    # A view of the map where there is one.
+    def tensor(self, name: str) -> Any: ...
+    def slice(self, name: str) -> TensorSlice: ...
+    # Tensors that own their memory; in the order of `names`, or of `keys`. `progress` is called with
+    # the bytes done and the bytes in all; what it raises ends the load.
+    def load(
+        self,
+        names: Sequence[str] | None,
+        device: Any,
+        progress: Callable[[int, int], object] | None,
+    ) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+# Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is laid
+# out before it is written; an iterator is drained one item at a time, none kept. `progress` is called
+# with the bytes done and the bytes in all (None for an iterator). Returns the paths written.
+def save(
+    tensors: list[SaveItem] | Iterator[SaveItem],
+    target: StrPath,
+    metadata: Mapping[str, str] | None,
+    max_shard_size: int | None,
+    align: int,
+    durability: Literal["none", "data", "full"],
+    progress: Callable[[int, int | None], object] | None,
+) -> list[str]: ...
+
+# Runs the command line; `arguments` without the program's name. Returns the exit code.
+def cli_main(arguments: Iterable[str]) -> int: ...
