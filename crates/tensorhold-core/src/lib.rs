@@ -8,10 +8,12 @@ mod dtype;
 mod error;
 mod extent;
 mod shape;
+mod slice;
 mod storage;
 
 pub use dtype::{Dtype, UnknownDtype};
 pub use error::{Error, ErrorKind, Result};
 pub use extent::{ByteRange, Extent};
 pub use shape::{n_elements, shape_size_bytes};
+pub use slice::{BitRuns, Bounds, Index, Loop, Runs, Selection, Strided};
 pub use storage::{Sink, Source};
