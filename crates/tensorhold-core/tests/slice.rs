@@ -1,0 +1,504 @@
+//! Slices against a naive N-d loop, against NumPy, and against the reference's messages.
+
+use proptest::prelude::*;
+use tensorhold_core::{Bounds, ByteRange, Dtype, Error, ErrorKind, Index, Selection};
+
+const fn range(start: Option<i64>, stop: Option<i64>, step: Option<i64>) -> Index {
+    Index::Range { start, stop, step }
+}
+
+fn resolve(shape: &[u64], index: &[Index]) -> Selection {
+    Selection::resolve(Dtype::U8, shape, index, Bounds::Clamped).unwrap()
+}
+
+fn refused(shape: &[u64], index: &[Index], bounds: Bounds) -> Error {
+    Selection::resolve(Dtype::U8, shape, index, bounds).unwrap_err()
+}
+
+fn runs(selection: &Selection) -> Vec<(u64, u64)> {
+    selection.runs().map(|run| (run.start, run.end)).collect()
+}
+
+#[test]
+fn a_whole_tensor_is_one_run() {
+    for index in [
+        &[][..],
+        &[Index::Ellipsis],
+        &[Index::ALL],
+        &[Index::ALL, Index::ALL, Index::ALL],
+        &[Index::NewAxis, Index::Ellipsis],
+        &[range(Some(0), Some(99), Some(1))],
+    ] {
+        let selection = resolve(&[2, 3, 4], index);
+        assert!(selection.is_whole(), "{index:?}");
+        assert_eq!(runs(&selection), [(0, 24)], "{index:?}");
+    }
+    let scalar = Selection::whole(Dtype::F64, &[]).unwrap();
+    assert_eq!((scalar.shape(), scalar.size_bytes()), (&[][..], 8));
+    assert_eq!(runs(&scalar), [(0, 8)]);
+}
+
+#[test]
+fn a_reversed_tensor_is_not_whole() {
+    let selection = resolve(&[2, 2], &[range(None, None, Some(-1)); 2]);
+    assert!(!selection.is_whole());
+    assert_eq!(runs(&selection), [(3, 4), (2, 3), (1, 2), (0, 1)]);
+}
+
+#[test]
+fn trailing_dimensions_are_joined() {
+    let selection = resolve(&[4, 5, 6], &[range(Some(1), Some(3), None)]);
+    assert_eq!(runs(&selection), [(30, 90)]);
+    let selection = resolve(&[4, 5, 6], &[Index::ALL, range(Some(1), Some(3), None)]);
+    assert_eq!(runs(&selection), [(6, 18), (36, 48), (66, 78), (96, 108)]);
+    assert_eq!(selection.strided().loops.len(), 1);
+}
+
+#[test]
+fn runs_that_touch_across_rows_are_one() {
+    let selection = resolve(&[2, 4], &[Index::ALL, range(None, None, Some(3))]);
+    assert_eq!(runs(&selection), [(0, 1), (3, 5), (7, 8)]);
+    assert_eq!(selection.max_runs(), 4);
+}
+
+#[test]
+fn empty_selections_have_a_shape_and_no_runs() {
+    for (shape, index, expected) in [
+        (&[10][..], range(Some(0), Some(0), Some(2)), &[0][..]),
+        (&[10], range(Some(7), Some(3), None), &[0]),
+        (&[10], range(Some(10), Some(10), None), &[0]),
+        (&[10], range(Some(10), None, None), &[0]),
+        (&[10], range(Some(3), Some(7), Some(-1)), &[0]),
+        (&[0, 3], Index::ALL, &[0, 3]),
+        (&[3, 0], Index::At(-1), &[0]),
+        (
+            &[0, 1 << 63, 4],
+            range(None, None, Some(-2)),
+            &[0, 1 << 63, 4],
+        ),
+        (&[0, 4, 1 << 63], Index::Ellipsis, &[0, 4, 1 << 63]),
+    ] {
+        for bounds in [Bounds::Clamped, Bounds::Checked] {
+            let selection = Selection::resolve(Dtype::F32, shape, &[index], bounds).unwrap();
+            assert_eq!(selection.shape(), expected, "{shape:?} {index:?}");
+            assert_eq!(selection.size_bytes(), 0);
+            assert_eq!(selection.runs().next(), None);
+            assert_eq!(selection.max_runs(), 0);
+            assert_eq!(selection.span(), ByteRange::default());
+        }
+    }
+}
+
+#[test]
+fn huge_tensors_cost_no_more_than_small_ones() {
+    let size = (1 << 58) - 1;
+    let extremes = range(Some(i64::MAX), Some(i64::MIN), Some(-(1 << 57)));
+    let selection = Selection::resolve(Dtype::F64, &[size], &[extremes], Bounds::Clamped).unwrap();
+    let position = (size - 1) * 8;
+    assert_eq!(
+        runs(&selection),
+        [
+            (position, position + 8),
+            (position - (1 << 60), position - (1 << 60) + 8)
+        ]
+    );
+    let column = [Index::ALL, Index::At(-1)];
+    let selection = Selection::resolve(Dtype::U8, &[1 << 40, 1 << 20], &column, Bounds::Clamped);
+    let selection = selection.unwrap();
+    assert_eq!(selection.max_runs(), 1 << 40);
+    assert_eq!(
+        selection.runs().next(),
+        Some(ByteRange::new((1 << 20) - 1, 1 << 20))
+    );
+    for step in [i64::MIN, i64::MAX] {
+        assert_eq!(resolve(&[9], &[range(None, None, Some(step))]).shape(), [1]);
+    }
+}
+
+#[test]
+fn positions_past_the_end_are_named_as_the_reference_names_them() {
+    let shape = [10, 5];
+    for bounds in [Bounds::Clamped, Bounds::Checked] {
+        for (index, message) in [
+            (
+                [range(Some(2), None, None), Index::At(20)],
+                "index 20 out of bounds for tensor dimension #1 of size 5",
+            ),
+            (
+                [range(Some(2), None, None), Index::At(-6)],
+                "Invalid index -6 for dimension 1 of size 5",
+            ),
+            (
+                [Index::At(i64::MIN), Index::ALL],
+                "Invalid index -9223372036854775808 for dimension 0 of size 10",
+            ),
+            (
+                [Index::NewAxis, Index::At(10)],
+                "index 10 out of bounds for tensor dimension #0 of size 10",
+            ),
+        ] {
+            let error = refused(&shape, &index, bounds);
+            assert_eq!(error.kind(), ErrorKind::InvalidSlice);
+            assert_eq!(error.message(), message);
+        }
+    }
+}
+
+#[test]
+fn checked_ranges_past_the_end_are_refused_as_by_the_reference() {
+    let start = |start| range(Some(start), None, None);
+    let stop = |stop| range(None, Some(stop), None);
+    for (index, asked, dimension, size) in [
+        (&[stop(20)][..], 19, 0, 10),
+        (&[Index::ALL, stop(20)], 19, 1, 5),
+        (&[stop(20), stop(6)], 5, 1, 5),
+        (&[start(11)], 11, 0, 10),
+        (&[range(Some(10), Some(20), None)], 10, 0, 10),
+        (&[range(Some(20), Some(3), Some(-1))], 20, 0, 10),
+        (&[Index::Ellipsis, stop(6)], 5, 1, 5),
+    ] {
+        assert_eq!(
+            refused(&[10, 5], index, Bounds::Checked).message(),
+            format!("index {asked} out of bounds for tensor dimension #{dimension} of size {size}")
+        );
+        resolve(&[10, 5], index);
+    }
+    for index in [stop(10), start(10), stop(-99), start(-99)] {
+        Selection::resolve(Dtype::U8, &[10, 5], &[index], Bounds::Checked).unwrap();
+    }
+}
+
+#[test]
+fn an_index_that_no_tensor_could_have_says_why() {
+    for (shape, index, message) in [
+        (
+            &[2, 3][..],
+            &[Index::At(0); 3][..],
+            "too many indices: tensor has 2 dimensions, but 3 were given",
+        ),
+        (
+            &[],
+            &[Index::ALL],
+            "too many indices: tensor has 0 dimensions, but 1 was given",
+        ),
+        (
+            &[2, 3],
+            &[Index::Ellipsis, Index::Ellipsis],
+            "Only one ellipsis (...) is allowed in slice index",
+        ),
+        (
+            &[2],
+            &[range(None, None, Some(0))],
+            "slice step cannot be zero",
+        ),
+    ] {
+        let error = refused(shape, index, Bounds::Clamped);
+        assert_eq!(error.kind(), ErrorKind::InvalidSlice);
+        assert_eq!(error.message(), message);
+    }
+}
+
+#[test]
+fn sub_byte_elements_are_taken_by_their_logical_index() {
+    // The elements 0, 1, … 7.
+    let tensor = [0x10, 0x32, 0x54, 0x76];
+    let gather = |index: &[Index]| {
+        let selection = Selection::resolve(Dtype::F4, &[8], index, Bounds::Clamped).unwrap();
+        let mut into = vec![0; selection.size_bytes() as usize];
+        selection.gather(&tensor, &mut into);
+        (selection.is_byte_aligned(), into)
+    };
+    assert_eq!(
+        gather(&[range(Some(2), Some(6), None)]),
+        (true, vec![0x32, 0x54])
+    );
+    assert_eq!(
+        gather(&[range(Some(1), Some(7), None)]),
+        (false, vec![0x21, 0x43, 0x65])
+    );
+    assert_eq!(
+        gather(&[range(None, None, Some(2))]),
+        (false, vec![0x20, 0x64])
+    );
+    assert_eq!(
+        gather(&[range(None, None, Some(-1))]),
+        (false, vec![0x67, 0x45, 0x23, 0x01])
+    );
+    let error = Selection::resolve(
+        Dtype::F4,
+        &[8],
+        &[range(Some(1), Some(4), None)],
+        Bounds::Clamped,
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misaligned);
+    assert_eq!(
+        error.message(),
+        "shape [3] in F4 takes 12 bits, which is no whole number of bytes"
+    );
+}
+
+#[test]
+#[should_panic(expected = "begins inside a byte")]
+fn runs_of_bytes_are_not_given_for_parts_of_bytes() {
+    let index = [range(Some(1), Some(3), None)];
+    let selection = Selection::resolve(Dtype::F4, &[4], &index, Bounds::Clamped).unwrap();
+    let _ = selection.runs();
+}
+
+/// A part of an index as `testdata/slices.json` writes it.
+fn index_part(part: &serde_json::Value) -> Index {
+    match part {
+        serde_json::Value::Null => Index::NewAxis,
+        serde_json::Value::String(dots) if dots == "..." => Index::Ellipsis,
+        serde_json::Value::Array(bounds) => {
+            range(bounds[0].as_i64(), bounds[1].as_i64(), bounds[2].as_i64())
+        }
+        at => Index::At(at.as_i64().unwrap()),
+    }
+}
+
+fn numbers(list: &serde_json::Value) -> Vec<u64> {
+    let list = list.as_array().unwrap();
+    list.iter().map(|number| number.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn numpy_selects_the_same_elements() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/slices.json");
+    let cases: Vec<serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert!(cases.len() >= 400, "only {} cases", cases.len());
+    for case in cases {
+        let shape = numbers(&case["shape"]);
+        let index: Vec<Index> = case["index"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(index_part)
+            .collect();
+        let tensor: Vec<u8> = (0..shape.iter().product::<u64>() as u32)
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        let selection = Selection::resolve(Dtype::U32, &shape, &index, Bounds::Clamped);
+        let Some(expected) = case.get("result") else {
+            assert_eq!(
+                selection.unwrap_err().kind(),
+                ErrorKind::InvalidSlice,
+                "{case}"
+            );
+            continue;
+        };
+        let selection = selection.unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(selection.shape(), numbers(&expected["shape"]), "{case}");
+        let mut into = vec![0; selection.size_bytes() as usize];
+        selection.gather(&tensor, &mut into);
+        let elements: Vec<u64> = into
+            .chunks(4)
+            .map(|bytes| u64::from(u32::from_le_bytes(bytes.try_into().unwrap())))
+            .collect();
+        assert_eq!(elements, numbers(&expected["elements"]), "{case}");
+    }
+}
+
+/// What NumPy's rules select, counted out one position at a time: the shape and the elements.
+fn naive(shape: &[u64], index: &[Index]) -> Option<(Vec<u64>, Vec<u64>)> {
+    let is_named = |part: &&Index| matches!(part, Index::At(_) | Index::Range { .. });
+    let n_left = shape
+        .len()
+        .checked_sub(index.iter().filter(is_named).count())?;
+    let mut index = index.to_vec();
+    let dots = index.iter().position(|part| *part == Index::Ellipsis);
+    let at = dots.unwrap_or(index.len());
+    index.splice(
+        at..at + usize::from(dots.is_some()),
+        vec![Index::ALL; n_left],
+    );
+
+    let (mut sizes, mut result, mut elements) = (shape.iter(), Vec::new(), vec![0]);
+    for part in index {
+        let positions = match part {
+            Index::Ellipsis => return None,
+            Index::NewAxis => {
+                result.push(1);
+                continue;
+            }
+            Index::At(at) => {
+                let size = *sizes.next().unwrap() as i64;
+                let at = if at < 0 { at + size } else { at };
+                (0..size).contains(&at).then_some((size, vec![at]))?
+            }
+            Index::Range { start, stop, step } => {
+                let size = *sizes.next().unwrap() as i64;
+                let positions = count_out(start, stop, step.unwrap_or(1), size)?;
+                result.push(positions.len() as u64);
+                (size, positions)
+            }
+        };
+        elements = elements
+            .iter()
+            .flat_map(|element| positions.1.iter().map(move |at| element * positions.0 + at))
+            .collect();
+    }
+    Some((
+        result,
+        elements.into_iter().map(|element| element as u64).collect(),
+    ))
+}
+
+fn count_out(start: Option<i64>, stop: Option<i64>, step: i64, size: i64) -> Option<Vec<i64>> {
+    let from_end = |bound: i64| if bound < 0 { bound + size } else { bound };
+    let mut positions = Vec::new();
+    if step > 0 {
+        let mut at = start.map_or(0, from_end).max(0);
+        while at < size && stop.is_none_or(|stop| at < from_end(stop)) {
+            positions.push(at);
+            at += step;
+        }
+    } else if step < 0 {
+        let mut at = start.map_or(size - 1, from_end).min(size - 1);
+        while at >= 0 && stop.is_none_or(|stop| at > from_end(stop)) {
+            positions.push(at);
+            at += step;
+        }
+    } else {
+        return None;
+    }
+    Some(positions)
+}
+
+/// The selected elements packed side by side, one bit at a time.
+fn pack(tensor: &[u8], elements: &[u64], width_bits: u64) -> Vec<u8> {
+    let mut packed = vec![0; (elements.len() as u64 * width_bits).div_ceil(8) as usize];
+    for (nth, element) in elements.iter().enumerate() {
+        for bit in 0..width_bits {
+            let (from, to) = (element * width_bits + bit, nth as u64 * width_bits + bit);
+            let value = tensor[(from / 8) as usize] >> (from % 8) & 1;
+            packed[(to / 8) as usize] |= value << (to % 8);
+        }
+    }
+    packed
+}
+
+fn any_bound() -> impl Strategy<Value = Option<i64>> {
+    proptest::option::weighted(0.7, -8i64..9)
+}
+
+fn any_index() -> impl Strategy<Value = Vec<Index>> {
+    let step =
+        proptest::option::weighted(0.6, prop_oneof![12 => 1i64..4, 8 => -3i64..0, 1 => Just(0)]);
+    let part = prop_oneof![
+        4 => (-5i64..5).prop_map(Index::At),
+        10 => (any_bound(), any_bound(), step)
+            .prop_map(|(start, stop, step)| Index::Range { start, stop, step }),
+        2 => Just(Index::Ellipsis),
+        2 => Just(Index::NewAxis),
+        3 => Just(Index::ALL),
+    ];
+    proptest::collection::vec(part, 0..6)
+}
+
+/// A tensor of any type; where elements are narrower than a byte, mostly one that can be stored.
+fn any_tensor() -> impl Strategy<Value = (Dtype, Vec<u64>, Vec<u8>)> {
+    let dtype = prop_oneof![
+        proptest::sample::select(&Dtype::ALL[..]),
+        proptest::sample::select(&[Dtype::F4, Dtype::F6_E2M3][..])
+    ];
+    (dtype, proptest::collection::vec(0u64..6, 0..6), 1u64..5)
+        .prop_map(|(dtype, mut shape, factor)| {
+            if dtype.width_bytes().is_none()
+                && let Some(last) = shape.last_mut()
+            {
+                *last *= if factor == 1 { 1 } else { 4 };
+            }
+            (dtype, shape)
+        })
+        .prop_flat_map(|(dtype, shape)| {
+            let n_bits = shape.iter().product::<u64>() * u64::from(dtype.width_bits());
+            let bytes = proptest::collection::vec(any::<u8>(), n_bits.div_ceil(8) as usize);
+            (Just(dtype), Just(shape), bytes)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn a_selection_is_what_a_naive_loop_selects(
+        (dtype, shape, tensor) in any_tensor(),
+        index in any_index(),
+    ) {
+        let width_bits = u64::from(dtype.width_bits());
+        let selection = Selection::resolve(dtype, &shape, &index, Bounds::Clamped);
+        if shape.iter().product::<u64>() * width_bits % 8 != 0 {
+            prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::Misaligned);
+            return Ok(());
+        }
+        let Some((expected_shape, elements)) = naive(&shape, &index) else {
+            prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::InvalidSlice);
+            return Ok(());
+        };
+        if elements.len() as u64 * width_bits % 8 != 0 {
+            prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::Misaligned);
+            return Ok(());
+        }
+        let selection = selection.unwrap();
+        prop_assert_eq!(selection.shape(), &expected_shape);
+        let expected = pack(&tensor, &elements, width_bits);
+        prop_assert_eq!(selection.size_bytes(), expected.len() as u64);
+
+        let mut into = vec![0xAA; expected.len()];
+        selection.gather(&tensor, &mut into);
+        prop_assert_eq!(&into, &expected);
+
+        let span = selection.span();
+        into.fill(0xAA);
+        selection.gather_span(&tensor[span.start as usize..span.end as usize], &mut into);
+        prop_assert_eq!(&into, &expected);
+        prop_assert_eq!(selection.is_whole(), elements.iter().copied().eq(0..shape.iter().product()));
+    }
+
+    #[test]
+    fn runs_laid_end_to_end_are_the_result(
+        (dtype, shape, tensor) in any_tensor(),
+        index in any_index(),
+    ) {
+        let Ok(selection) = Selection::resolve(dtype, &shape, &index, Bounds::Clamped) else {
+            return Ok(());
+        };
+        let mut gathered = vec![0; selection.size_bytes() as usize];
+        selection.gather(&tensor, &mut gathered);
+
+        let bits: Vec<u64> = selection.bit_runs().flat_map(|(start, n)| start..start + n).collect();
+        prop_assert_eq!(pack(&tensor, &bits, 1), &gathered[..]);
+        let bit_runs: Vec<(u64, u64)> = selection.bit_runs().collect();
+        prop_assert!(bit_runs.iter().all(|(_, n_bits)| *n_bits > 0));
+        prop_assert!(bit_runs.windows(2).all(|pair| pair[0].0 + pair[0].1 != pair[1].0));
+        prop_assert!(bit_runs.len() as u64 <= selection.max_runs());
+        if selection.is_byte_aligned() {
+            let bytes: Vec<u8> = selection
+                .runs()
+                .flat_map(|run| &tensor[run.start as usize..run.end as usize])
+                .copied()
+                .collect();
+            prop_assert_eq!(bytes, gathered);
+        }
+    }
+
+    #[test]
+    fn checked_bounds_only_refuse_more(
+        (dtype, shape, _) in any_tensor(),
+        index in any_index(),
+    ) {
+        let clamped = Selection::resolve(dtype, &shape, &index, Bounds::Clamped);
+        let checked = Selection::resolve(dtype, &shape, &index, Bounds::Checked);
+        match (clamped, checked) {
+            (Ok(clamped), Ok(checked)) => prop_assert_eq!(clamped, checked),
+            (Err(_), Ok(_)) => prop_assert!(false, "only the checked one was accepted"),
+            (_, Err(error)) => prop_assert!(matches!(
+                error.kind(),
+                ErrorKind::InvalidSlice | ErrorKind::Misaligned
+            )),
+        }
+    }
+}
