@@ -26,9 +26,7 @@ class _NamedFile(Protocol):
 
 @final
 class TensorSpec:
-    def __new__(
-        cls, *, dtype: str, shape: Sequence[int], data_ptr: int, data_len: int
-    ) -> Self: ...
+    def __new__(cls, *, dtype: str, shape: Sequence[int], data_ptr: int, data_len: int) -> Self: ...
     # `dtype` takes a framework's name. `float4_e2m1fn_x2` doubles the last dimension; `float4_e2m1fn`,
     # `float6_e2m3fn` and `float6_e3m2fn` take the logical shape, the bytes being packed either way.
     @property

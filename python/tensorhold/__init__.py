@@ -1,0 +1,48 @@
+"""Tensorhold keeps model weights in safetensors files.
+
+All that the package `safetensors` offers is here under the same names (`safe_open`,
+`tensorhold.torch.load_file`, ...), and beside it a small interface of our own: `open` gives a
+`Checkpoint`, a read-only mapping from names to tensors over one file or many, and `save` writes one.
+
+Importing this package imports no framework.
+
+Example:
+    >>> import numpy, tensorhold
+    >>> tensorhold.save({"weight": numpy.eye(2)}, "eye.safetensors")
+    ['eye.safetensors']
+    >>> with tensorhold.open("eye.safetensors", framework="np") as checkpoint:
+    ...     print(checkpoint.info("weight").shape, checkpoint["weight"].sum())
+    (2, 2) 2.0
+"""
+
+from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
+from importlib.metadata import version as _version
+
+from tensorhold._errors import SafetensorError
+from tensorhold._native import (
+    TensorSpec,
+    _safe_open_handle,
+    deserialize,
+    safe_open,
+    serialize,
+    serialize_file,
+)
+from tensorhold.checkpoint import Checkpoint as Checkpoint
+from tensorhold.checkpoint import open as open
+from tensorhold.checkpoint import save as save
+
+try:
+    __version__ = _version("tensorhold")
+except _PackageNotFoundError:
+    __version__ = "0.0.0"
+
+# A star import gives what `safetensors` gives and no more: `open` would hide the builtin.
+__all__ = [
+    "SafetensorError",
+    "TensorSpec",
+    "_safe_open_handle",
+    "deserialize",
+    "safe_open",
+    "serialize",
+    "serialize_file",
+]

@@ -1,0 +1,542 @@
+"""PyTorch tensors in safetensors files: `save`, `save_file`, `load`, `load_file` and whole models.
+
+The names that begin with an underscore are here because programs import them from
+`safetensors.torch`; they mean what they mean there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from tensorhold._errors import DtypeError, InvalidTensorError
+from tensorhold._native import (
+    TensorSpec,
+    deserialize,
+    load_bytes,
+    safe_open,
+    serialize,
+    serialize_file,
+    torch_flatten,
+)
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+    from typing_extensions import Buffer
+
+__all__ = [
+    "TensorSpec",
+    "deserialize",
+    "load",
+    "load_file",
+    "load_model",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+    "serialize",
+    "serialize_file",
+    "storage_ptr",
+    "storage_size",
+]
+
+Device: TypeAlias = str | int | torch.device
+
+# Types that came with later versions of torch than the oldest that we serve.
+_float8_e4m3fn = getattr(torch, "float8_e4m3fn", None)
+_float8_e4m3fnuz = getattr(torch, "float8_e4m3fnuz", None)
+_float8_e5m2 = getattr(torch, "float8_e5m2", None)
+_float8_e5m2fnuz = getattr(torch, "float8_e5m2fnuz", None)
+_float8_e8m0 = getattr(torch, "float8_e8m0fnu", None)
+_float4_e2m1_x2 = getattr(torch, "float4_e2m1fn_x2", None)
+
+# Live tables: programs add to `_TYPES`, and `_getdtype` must see it.
+_TYPES: dict[str, Any] = {
+    code: dtype
+    for code, dtype in {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U64": getattr(torch, "uint64", None),
+        "U32": getattr(torch, "uint32", None),
+        "U16": getattr(torch, "uint16", None),
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+        "C64": torch.complex64,
+        "F8_E4M3": _float8_e4m3fn,
+        "F8_E4M3FNUZ": _float8_e4m3fnuz,
+        "F8_E5M2": _float8_e5m2,
+        "F8_E5M2FNUZ": _float8_e5m2fnuz,
+        "F8_E8M0": _float8_e8m0,
+        "F4": _float4_e2m1_x2,
+    }.items()
+    if dtype is not None
+}
+
+_SIZE: dict[Any, int] = {dtype: dtype.itemsize for dtype in _TYPES.values()}
+
+
+def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of a safetensors file that holds `tensors`.
+
+    Args:
+        tensors: Dense, contiguous tensors by name, no two of which overlap in memory.
+        metadata: Texts to keep beside the tensors.
+
+    Returns:
+        The file's bytes; equal input gives equal bytes.
+
+    Raises:
+        ValueError: A value is no tensor, is sparse, or is not contiguous.
+        RuntimeError: Tensors share memory, or a tensor is on the meta device.
+        KeyError: A tensor's dtype is none of the format's.
+
+    Example:
+        >>> data = save({"a": torch.arange(3)})
+        >>> load(data)
+        {'a': tensor([0, 1, 2])}
+    """
+    hold: list[Any] = []
+    return serialize(_flatten_as_ptr(tensors, hold), metadata=metadata)
+
+
+def save_file(
+    tensors: dict[str, torch.Tensor],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Writes `tensors` to `filename`, whole or not at all.
+
+    The tensors must not change while they are written: the file takes what is there.
+
+    Args:
+        tensors: Dense, contiguous tensors by name, no two of which overlap in memory.
+        filename: The file to write; an old one is replaced when the new one is complete.
+        metadata: Texts to keep beside the tensors.
+
+    Raises:
+        ValueError: A value is no tensor, is sparse, or is not contiguous.
+        RuntimeError: Tensors share memory, or a tensor is on the meta device.
+        KeyError: A tensor's dtype is none of the format's.
+        OSError: The file cannot be written; what was there before is still there.
+
+    Example:
+        >>> save_file({"a": torch.ones(2, 2, dtype=torch.bfloat16)}, "ones.safetensors")
+        >>> load_file("ones.safetensors")["a"].sum()
+        tensor(4., dtype=torch.bfloat16)
+    """
+    hold: list[Any] = []
+    serialize_file(_flatten_as_ptr(tensors, hold), filename, metadata=metadata)
+
+
+def load(data: Buffer, device: Device = "cpu") -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file that lies in memory.
+
+    Args:
+        data: The file's bytes. Tensors are views of it where it is writable, copies otherwise.
+        device: Where the tensors are to be.
+
+    Returns:
+        Tensors by name, in the order of the file.
+
+    Raises:
+        SafetensorError: The bytes are no valid safetensors file.
+
+    Example:
+        >>> load(memoryview(save({"a": torch.zeros(2)})))
+        {'a': tensor([0., 0.])}
+    """
+    return load_bytes(data, "pt", device)
+
+
+def load_file(
+    filename: str | os.PathLike[str],
+    device: Device = "cpu",
+    *,
+    backend: str = "mmap",
+) -> dict[str, torch.Tensor]:
+    """The tensors of the file `filename`.
+
+    Args:
+        filename: The file to read.
+        device: Where the tensors are to be. On the host with `"mmap"` they are views of a private map.
+        backend: `"mmap"` maps the file; `"pread"` reads it, which suits network file systems.
+
+    Returns:
+        Tensors by name, in the order of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: It is no valid safetensors file, or there is no such device.
+
+    Example:
+        >>> save_file({"a": torch.arange(4).reshape(2, 2)}, "square.safetensors")
+        >>> load_file("square.safetensors", device=torch.device("cpu"))["a"].shape
+        torch.Size([2, 2])
+    """
+    with safe_open(filename, framework="pt", device=device, backend=backend) as file:
+        return file.get_tensors()
+
+
+def save_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    force_contiguous: bool = True,
+) -> None:
+    """Writes the parameters and buffers of `model` to `filename`, shared ones once.
+
+    Of tensors that share memory, the one that covers it is kept; for each of the others the metadata
+    maps its name to the kept one's.
+
+    Args:
+        model: The model.
+        filename: The file to write.
+        metadata: Texts to keep beside the tensors.
+        force_contiguous: Whether to copy tensors that are not contiguous, which `save_file` refuses.
+
+    Raises:
+        RuntimeError: Tensors share memory and none covers all of it.
+        ValueError: A tensor is sparse, or is not contiguous and `force_contiguous` is false.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> save_model(model, "linear.safetensors")
+        >>> load_model(model, "linear.safetensors")
+        (set(), [])
+    """
+    state_dict = model.state_dict()
+    metadata = None if metadata is None else dict(metadata)
+    for kept, removed in _remove_duplicate_names(state_dict).items():
+        for name in removed:
+            metadata = {} if metadata is None else metadata
+            metadata.setdefault(name, kept)
+            del state_dict[name]
+    if force_contiguous:
+        state_dict = {name: tensor.contiguous() for name, tensor in state_dict.items()}
+    try:
+        save_file(state_dict, filename, metadata=metadata)
+    except ValueError as error:
+        message = (
+            f"{error} Or use save_model(..., force_contiguous=True), read the docs for potential"
+            " caveats."
+        )
+        raise ValueError(message) from error
+
+
+def load_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    strict: bool = True,
+    device: Device = "cpu",
+    *,
+    backend: str = "mmap",
+) -> tuple[set[str], list[str]]:
+    """Copies the tensors of `filename` into `model`; returns the names that did not match.
+
+    Args:
+        model: The model, its parameters of the shapes that the file has.
+        filename: The file to read, written by `save_model` or `save_file`.
+        strict: Whether names that do not match are an error.
+        device: Where the tensors are read to before they are copied.
+        backend: As for `load_file`.
+
+    Returns:
+        The names of the model that the file has not, and those of the file that the model has not.
+
+    Raises:
+        RuntimeError: Names do not match and `strict` is true, or shapes do not match.
+
+    Example:
+        >>> save_file({"weight": torch.ones(1, 2)}, "part.safetensors")
+        >>> load_model(torch.nn.Linear(2, 1), "part.safetensors", strict=False)
+        ({'bias'}, [])
+    """
+    state_dict = load_file(filename, device=device, backend=backend)
+    shared = _remove_duplicate_names(model.state_dict(), preferred_names=state_dict.keys())
+    incompatible = model.load_state_dict(state_dict, strict=False)
+    missing, unexpected = set(incompatible.missing_keys), list(incompatible.unexpected_keys)
+    for removed in shared.values():
+        for name in removed:
+            if name in missing:
+                missing.remove(name)
+            else:
+                unexpected.append(name)
+    if strict and (missing or unexpected):
+        raise RuntimeError(_mismatch(type(model).__name__, missing, unexpected))
+    return missing, unexpected
+
+
+def _mismatch(model: str, missing: Iterable[str], unexpected: Iterable[str]) -> str:
+    lines = [f"Error(s) in loading state_dict for {model}:"]
+    for what, names in (("Missing", missing), ("Unexpected", unexpected)):
+        quoted = ", ".join(f'"{name}"' for name in sorted(names))
+        if quoted:
+            lines.append(f"    {what} key(s) in state_dict: {quoted}")
+    return "\n".join(lines)
+
+
+def storage_ptr(tensor: torch.Tensor) -> int:
+    """The address of the storage that `tensor` lies in; 0 where it has none.
+
+    Example:
+        >>> whole = torch.zeros(4)
+        >>> storage_ptr(whole[2:]) == whole.data_ptr()
+        True
+    """
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+def storage_size(tensor: torch.Tensor) -> int:
+    """The size in bytes of the storage that `tensor` lies in.
+
+    Example:
+        >>> storage_size(torch.zeros(4)[2:])
+        16
+    """
+    try:
+        return tensor.untyped_storage().nbytes()
+    except NotImplementedError:
+        return tensor.nelement() * tensor.element_size()
+
+
+def _end_ptr(tensor: torch.Tensor) -> int:
+    """The address after the last byte of `tensor`, contiguous or not."""
+    if not tensor.nelement():
+        return tensor.data_ptr()
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr() + (last + 1) * tensor.element_size()
+
+
+def _is_complete(tensor: torch.Tensor) -> bool:
+    """Whether `tensor` covers the whole of its storage."""
+    size_bytes = tensor.nelement() * tensor.element_size()
+    return tensor.data_ptr() == storage_ptr(tensor) and size_bytes == storage_size(tensor)
+
+
+def _find_shared_tensors(state_dict: dict[str, torch.Tensor]) -> list[set[str]]:
+    """The names of tensors that overlap in memory, in groups; a tensor that overlaps none is alone."""
+    storages: dict[tuple[torch.device, int, int], set[str]] = defaultdict(set)
+    for name, tensor in state_dict.items():
+        if tensor.device.type == "meta":
+            continue
+        address, size_bytes = storage_ptr(tensor), storage_size(tensor)
+        if address and size_bytes:
+            storages[tensor.device, address, size_bytes].add(name)
+    return _filter_shared_not_shared(list(storages.values()), state_dict)
+
+
+def _filter_shared_not_shared(
+    tensors: list[set[str]], state_dict: dict[str, torch.Tensor]
+) -> list[set[str]]:
+    """Splits groups of one storage into groups that overlap."""
+    groups: list[set[str]] = []
+    for shared in tensors:
+        if len(shared) < 2:
+            groups.append(shared)
+            continue
+        areas = sorted(
+            (state_dict[name].data_ptr(), _end_ptr(state_dict[name]), name) for name in shared
+        )
+        end = areas[0][0]
+        for i, (start, stop, name) in enumerate(areas):
+            if i == 0 or start >= end:
+                groups.append({name})
+            else:
+                groups[-1].add(name)
+            # A tensor inside an earlier one must not shorten what is taken.
+            end = max(end, stop)
+    return groups
+
+
+def _remove_duplicate_names(
+    state_dict: dict[str, torch.Tensor],
+    *,
+    preferred_names: Iterable[str] | None = None,
+    discard_names: Iterable[str] | None = None,
+) -> dict[str, list[str]]:
+    """For each name to keep of a group that overlaps, the names to remove."""
+    preferred_names, discard_names = set(preferred_names or ()), set(discard_names or ())
+    removed: dict[str, list[str]] = defaultdict(list)
+    for shared in _find_shared_tensors(state_dict):
+        complete = {name for name in shared if _is_complete(state_dict[name])}
+        if not complete:
+            raise RuntimeError(
+                "Error while trying to find names to remove to save state dict, but found no"
+                f" suitable name to keep for saving amongst: {shared}. None is covering the entire"
+                " storage.Refusing to save/load the model since you could be storing much more"
+                " memory than needed. Please refer to"
+                " https://huggingface.co/docs/safetensors/torch_shared_tensors for more"
+                " information. Or open an issue."
+            )
+        # The names that the file has come first, so that a model loads whatever name was kept.
+        candidates = (preferred_names & complete) or (complete - discard_names) or complete
+        keep = min(candidates)
+        for name in sorted(shared - {keep}):
+            removed[keep].append(name)
+    return removed
+
+
+def _getdtype(dtype_str: str) -> torch.dtype:
+    try:
+        return _TYPES[dtype_str]  # type: ignore[no-any-return]
+    except KeyError:
+        message = f"torch {torch.__version__} has no dtype for `{dtype_str}`"
+        raise DtypeError(message, kind="UnsupportedDtype") from None
+
+
+def _view2torch(safeview: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, torch.Tensor]:
+    result = {}
+    for name, view in safeview:
+        dtype, shape = _getdtype(view["dtype"]), list(view["shape"])
+        if dtype == _float4_e2m1_x2:
+            shape = _packed_shape(name, shape)
+        if not len(view["data"]):
+            result[name] = torch.empty(shape, dtype=dtype)
+            continue
+        octets = torch.frombuffer(view["data"], dtype=torch.uint8)
+        result[name] = _swap_bytes(octets, dtype).view(dtype).reshape(shape)
+    return result
+
+
+def _packed_shape(name: str, shape: list[int]) -> list[int]:
+    """The shape in pairs, as torch counts F4."""
+    if not shape or shape[-1] % 2:
+        raise DtypeError(
+            f"f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {shape}",
+            kind="UnsupportedDtype",
+            tensor=name,
+        )
+    return [*shape[:-1], shape[-1] // 2]
+
+
+def _swap_bytes(octets: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Bytes (1-d, uint8) of elements in the file's order, out of the machine's, or the reverse."""
+    width = dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
+    if sys.byteorder == "little" or width == 1:
+        return octets
+    return octets.reshape(-1, width).flip(1).reshape(-1)
+
+
+def _host_bytes(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in host memory whose bytes, as they lie, are those that the file takes."""
+    if tensor.dtype not in _SIZE:
+        raise DtypeError(
+            f"tensor `{name}` has dtype {tensor.dtype}, which the format cannot hold",
+            kind="UnsupportedDtype",
+            tensor=name,
+        )
+    # A conjugate or negative view keeps the plain numbers in memory, and a bit beside them.
+    dense = tensor.detach().to("cpu").resolve_conj().resolve_neg()
+    if dense.nelement() and not dense.data_ptr():
+        hint = "give the tensor inside it, such as `.to_local()` of a DTensor"
+        raise InvalidTensorError(
+            f"tensor `{name}` of {type(tensor)} has no memory of its own\nhint: {hint}",
+            kind="InvalidTensor",
+            tensor=name,
+            hint=hint,
+        )
+    if sys.byteorder == "little" or not dense.nelement():
+        return dense
+    return _swap_bytes(dense.reshape(-1).view(torch.uint8), dense.dtype).contiguous()
+
+
+def _to_ndarray(tensor: torch.Tensor) -> tuple[npt.NDArray[Any], Any]:
+    """The bytes of `tensor` as they go into a file, and the tensor that keeps them alive."""
+    import ctypes
+
+    import numpy as np
+
+    dense = _host_bytes("", tensor)
+    address, size_bytes = dense.data_ptr(), dense.nelement() * dense.element_size()
+    if address == 0:
+        return np.empty(0), 0
+    pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_ubyte))
+    return np.ctypeslib.as_array(pointer, (size_bytes,)), dense
+
+
+def _tobytes(tensor: torch.Tensor, name: str = "") -> bytes:
+    """The bytes of `tensor` as they go into a file."""
+    _evaluate_tensors_for_save({name: tensor})
+    _check_contiguous(name, tensor)
+    return _to_ndarray(tensor)[0].tobytes()
+
+
+def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
+    """Raises unless `tensors` is a dict of dense tensors that do not overlap."""
+    if not isinstance(tensors, dict):
+        raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
+    sparse = []
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(
+                f"Key `{name}` is invalid, expected torch.Tensor but received {type(tensor)}"
+            )
+        if tensor.layout != torch.strided:
+            sparse.append(name)
+    if sparse:
+        raise ValueError(
+            f"You are trying to save a sparse tensors: `{sparse}` which this library does not"
+            " support. You can make it a dense tensor before saving with `.to_dense()` but be aware"
+            " this might make a much larger file than needed."
+        )
+    failing = [names for names in _find_shared_tensors(tensors) if len(names) > 1]
+    if failing:
+        raise RuntimeError(
+            f"""
+            Some tensors share memory, this will lead to duplicate memory on disk and potential differences when loading them again: {failing}.
+            A potential way to correctly save your model is to use `save_model`.
+            More information at https://huggingface.co/docs/safetensors/torch_shared_tensors
+            """  # noqa: E501
+        )
+
+
+def _check_contiguous(name: str, tensor: torch.Tensor) -> None:
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"You are trying to save a non contiguous tensor: `{name}` which is not allowed. It"
+            " either means you are trying to save tensors which are reference of each other in"
+            " which case it's recommended to save only the full tensors, and reslice at load time,"
+            " or simply call `.contiguous()` on your tensor to pack it before saving."
+        )
+
+
+def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor]:
+    """What the writer needs to know of `tensor`, and the tensor that holds the bytes to write."""
+    dense = _host_bytes(name, tensor)
+    spec = TensorSpec(
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tuple(tensor.shape),
+        data_ptr=dense.data_ptr(),
+        data_len=dense.nelement() * dense.element_size(),
+    )
+    return spec, dense
+
+
+def _flatten_as_ptr(
+    tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
+) -> dict[str, TensorSpec]:
+    described = torch_flatten(tensors, keep_alive_buffer)
+    if described is not None:
+        return described
+    _evaluate_tensors_for_save(tensors)
+    flattened = {}
+    for name, tensor in tensors.items():
+        _check_contiguous(name, tensor)
+        flattened[name], dense = _describe(name, tensor)
+        keep_alive_buffer.append(dense)
+    return flattened
