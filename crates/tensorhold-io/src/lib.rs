@@ -1,1 +1,36 @@
-//! Local files.
+//! Local files: what opens, maps, reads and atomically replaces them.
+//!
+//! ```
+//! use tensorhold_core::{Sink, Source};
+//! use tensorhold_io::{AtomicFile, Durability, Map, open_regular};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("model.safetensors");
+//!
+//! let mut file = AtomicFile::create(&path, Some(5), Durability::Data)?;
+//! file.write(b"bytes")?;
+//! file.commit()?;
+//!
+//! let map = Map::open(&open_regular(&path)?)?;
+//! assert_eq!(map.as_bytes(), Some(&b"bytes"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It knows nothing of tensors, headers or JSON, starts no thread, and prints nothing.
+//!
+//! Linux is the system that the tests run on. What differs elsewhere lies in `platform`, one file for each
+//! system: the other Unixes and Windows are compiled but were not run, and do without the early check
+//! for space, the recognition of network file systems (macOS has it) and, on Windows, modes and owners.
+
+mod atomic;
+mod error;
+mod map;
+mod open;
+mod platform;
+mod pread;
+
+pub use atomic::{AtomicFile, Durability};
+pub use error::io_error;
+pub use map::Map;
+pub use open::{FileIdentity, identity, is_network, open_regular};
+pub use pread::Pread;

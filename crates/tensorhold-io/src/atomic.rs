@@ -1,0 +1,454 @@
+//! Files that are replaced whole or not at all.
+
+mod calls;
+mod in_place;
+mod space;
+mod target;
+mod temporary;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Sink};
+
+use self::calls::{Calls, SYSTEM, is_unsupported};
+use self::in_place::InPlace;
+use self::target::Target;
+use self::temporary::Temporary;
+use crate::error::{io_error, text};
+use crate::platform::{self, Attributes, Privacy};
+
+/// Small pieces are gathered up to this size.
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Pieces from this size on go to the system without a copy.
+const DIRECT_BYTES: usize = 128 << 10;
+
+/// What must be on the disk when a save returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Durability {
+    /// Nothing: the system writes when it likes. After a crash of the machine the file can be the old one, the new one or,
+    /// on some file systems, an empty one; after a crash of the program it is old or new.
+    None,
+    /// The bytes, before they get the file's name: after a crash of the machine the file is the old one or the new one.
+    #[default]
+    Data,
+    /// The bytes and the name: after a crash of the machine the file is the new one.
+    Full,
+}
+
+/// A file that takes its target's place when it is committed, and leaves no trace when it is dropped before.
+///
+/// The bytes go to `.NAME.RANDOM.tmp` in the target's folder, which `commit` renames. A new file gets the mode that
+/// the umask or the folder's default rules give, a replaced one keeps its mode and, where the system allows it, its
+/// owner. Of a symbolic link, the file it leads to is replaced, or created. Of a file with several hard
+/// links, only the given name gets the new bytes; the other names keep the old.
+///
+/// Where that cannot be done, it is done in the next best way:
+/// - A device, FIFO or socket is written to, byte after byte, and stays what it is. Opening a FIFO waits for its reader.
+/// - Where the file system or the folder's mode refuses the temporary file, a target that may be written
+///   to is overwritten in place. This is not atomic: a failure after the first byte leaves the target incomplete, which the error says.
+/// - Where the rename is refused, the complete temporary file is copied onto the target. Should that fail,
+///   the temporary file stays, and the error says where.
+///
+/// A target that exists and may not be written to is refused, although its folder might allow the rename.
+#[derive(Debug)]
+pub struct AtomicFile {
+    /// As the caller named it, for messages.
+    name: PathBuf,
+    /// Where it really lies.
+    target: PathBuf,
+    way: Way,
+    /// `None` once all is written and closed.
+    file: Option<File>,
+    buffer: Vec<u8>,
+    /// How many bytes of the sink went to the file; those in the buffer come next.
+    n_flushed: u64,
+    /// The end of the last byte that was written.
+    end: AtomicU64,
+    size_hint: Option<u64>,
+    is_broken: AtomicBool,
+    durability: Durability,
+    calls: &'static Calls,
+}
+
+/// How the bytes reach the target.
+#[derive(Debug)]
+enum Way {
+    Rename {
+        temporary: Temporary,
+        old: Option<Attributes>,
+    },
+    InPlace(InPlace),
+    Stream,
+}
+
+impl AtomicFile {
+    /// A file that will be `target`. With `size_hint`, space for so many bytes is set aside where the file system can.
+    ///
+    /// # Errors
+    /// `NotRegularFile` if the target is a directory, `NotFound` if its folder is not there, `PermissionDenied` if neither
+    /// the folder nor the target may be written to, `Io` if the space is not there or the system refuses.
+    pub fn create(
+        target: &Path,
+        size_hint: Option<u64>,
+        durability: Durability,
+    ) -> Result<AtomicFile> {
+        AtomicFile::create_with(target, size_hint, durability, &SYSTEM)
+    }
+
+    /// Writes `bytes` from `position` on. Threads may write different places at the same time; nothing is buffered, and the
+    /// file ends with the last byte that was written by any of them or by the [`Sink`].
+    ///
+    /// # Errors
+    /// `Io` if the system refuses; the file can then not be committed. `InvalidArgument` if the target
+    /// [takes no positions](AtomicFile::takes_positions).
+    pub fn write_at(&self, position: u64, bytes: &[u8]) -> Result<()> {
+        if !self.takes_positions() {
+            return Err(self.error(
+                ErrorKind::InvalidArgument,
+                "takes bytes only one after the other",
+            ));
+        }
+        self.put_at(position, bytes)
+    }
+
+    /// Whether [`write_at`](AtomicFile::write_at) is possible: not if the target is a device, FIFO or socket.
+    #[must_use]
+    pub fn takes_positions(&self) -> bool {
+        !matches!(self.way, Way::Stream)
+    }
+
+    /// Does everything but the last step: after it all bytes are as durable as asked for, closed, and not yet the
+    /// target. So several files can be made ready before the first of them is committed.
+    ///
+    /// # Errors
+    /// `Io` if the system refuses; the file can then not be committed.
+    pub fn prepare(&mut self) -> Result<()> {
+        let prepared = self.flush().and_then(|()| self.finish());
+        if prepared.is_err() {
+            self.is_broken.store(true, Ordering::Relaxed);
+        }
+        prepared
+    }
+
+    /// Puts the file in the target's place.
+    ///
+    /// # Errors
+    /// `Io`, `PermissionDenied` or `NotRegularFile` if the system refuses; the message says so if that leaves anything but the
+    /// old file.
+    pub fn commit(mut self) -> Result<()> {
+        self.prepare()?;
+        match &mut self.way {
+            Way::Stream => return Ok(()),
+            Way::InPlace(in_place) => in_place.keep(),
+            Way::Rename { temporary, .. } => {
+                // From here on the new bytes are complete, and nothing but the rename may lose them.
+                temporary.keep();
+                let temporary = temporary.path().to_owned();
+                self.replace(&temporary)
+                    .map_err(|error| self.left_behind(error, &temporary))?;
+            }
+        }
+        self.sync_folder()
+    }
+
+    fn create_with(
+        name: &Path,
+        size_hint: Option<u64>,
+        durability: Durability,
+        calls: &'static Calls,
+    ) -> Result<AtomicFile> {
+        let (target, way, file) = match Target::resolve(name)? {
+            Target::Other { path, metadata } => {
+                let file = platform::open_for_writing(&path, &metadata)
+                    .map_err(|error| io_error(error, name, "open for writing"))?;
+                (path, Way::Stream, file)
+            }
+            Target::Nameless { path, metadata } => {
+                let (in_place, file) = InPlace::open(&path, &metadata, calls)
+                    .map_err(|error| io_error(error, name, "open for writing"))?;
+                (path, Way::InPlace(in_place), file)
+            }
+            Target::File { path, old } => {
+                let (way, file) = beside(&path, old.as_ref(), calls)
+                    .map_err(|error| cannot_create(error, name, &path))?;
+                (path, way, file)
+            }
+        };
+        let mut created = AtomicFile {
+            name: name.to_owned(),
+            target,
+            way,
+            file: Some(file),
+            buffer: Vec::new(),
+            n_flushed: 0,
+            end: AtomicU64::new(0),
+            size_hint,
+            is_broken: AtomicBool::new(false),
+            durability,
+            calls,
+        };
+        created.reserve()?;
+        Ok(created)
+    }
+
+    /// Fails now rather than after the last but one gigabyte.
+    fn reserve(&mut self) -> Result<()> {
+        let (Some(file), Some(size_bytes)) = (&self.file, self.size_hint) else {
+            return Ok(());
+        };
+        let reserved = match &self.way {
+            Way::Rename { .. } => (self.calls.allocate)(file, size_bytes),
+            Way::InPlace(in_place) => in_place.require_space(file, size_bytes),
+            Way::Stream => Ok(()),
+        };
+        reserved.map_err(|error| self.refused(&error, ByteRange::new(0, size_bytes)))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let flushed = self.put(&buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
+        flushed
+    }
+
+    /// Writes the next bytes of the sink.
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.way {
+            Way::Stream => self.put_next(bytes)?,
+            _ => self.put_at(self.n_flushed, bytes)?,
+        }
+        self.n_flushed += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn put_at(&self, position: u64, bytes: &[u8]) -> Result<()> {
+        let file = self.open_file()?;
+        let Some(end) = position.checked_add(bytes.len() as u64) else {
+            return Err(self.error(ErrorKind::InvalidArgument, "bytes past 2^64"));
+        };
+        if let Way::InPlace(in_place) = &self.way {
+            in_place.begin(file);
+        }
+        let mut n_written = 0;
+        while n_written < bytes.len() {
+            let at = position + n_written as u64;
+            match (self.calls.write_at)(file, &bytes[n_written..], at) {
+                Ok(n @ 1..) => n_written += n,
+                Ok(0) => {
+                    let error = io::ErrorKind::WriteZero.into();
+                    return Err(self.refused(&error, ByteRange::new(at, end)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.refused(&error, ByteRange::new(at, end))),
+            }
+        }
+        self.end.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn put_next(&self, bytes: &[u8]) -> Result<()> {
+        let mut file = self.open_file()?;
+        let start = self.n_flushed;
+        let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64));
+        file.write_all(bytes)
+            .map_err(|error| self.refused(&error, range))
+    }
+
+    /// Length, mode, durability, close.
+    fn finish(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let file = self.open_file()?;
+        if self.takes_positions() {
+            self.set_length(file)?;
+        }
+        if let Way::Rename { old: Some(old), .. } = &self.way {
+            // Without modes in the file system, or without the right to set them, the new file stays private to its owner.
+            match (self.calls.set_attributes)(file, old) {
+                Err(error) if !is_unsupported(&error) => {
+                    return Err(self.cannot(error, "set the mode"));
+                }
+                _ => {}
+            }
+        }
+        sync(file, self.durability, self.calls).map_err(|error| self.cannot(error, "sync"))?;
+        match self.file.take().map(self.calls.close) {
+            Some(Err(error)) => Err(self.cannot(error, "close")),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_length(&self, file: &File) -> Result<()> {
+        let end = self.end.load(Ordering::Relaxed);
+        if let Way::InPlace(in_place) = &self.way {
+            in_place.begin(file);
+        }
+        let is_wrong = file.metadata().is_ok_and(|metadata| metadata.len() != end);
+        let is_reserved = self.size_hint.is_some_and(|size_bytes| size_bytes > end);
+        if !is_wrong && !is_reserved {
+            return Ok(());
+        }
+        match (self.calls.set_length)(file, end) {
+            // Space that was set aside for nothing does no harm.
+            Err(error) if is_wrong => Err(self.cannot(error, "cut the file to its length")),
+            _ => Ok(()),
+        }
+    }
+
+    fn replace(&self, temporary: &Path) -> Result<()> {
+        target::require_replaceable(&self.target, &self.name)?;
+        match (self.calls.rename)(temporary, &self.target) {
+            Ok(()) => Ok(()),
+            Err(error) if is_unsupported(&error) => {
+                in_place::copy_onto(temporary, &self.target, self.durability, self.calls)
+                    .map_err(|error| self.cannot(error, "replace"))?;
+                // The copy is made; a file system that refuses this as well is left with two.
+                let _ = std::fs::remove_file(temporary);
+                Ok(())
+            }
+            Err(error) => Err(self.cannot(error, "replace")),
+        }
+    }
+
+    fn sync_folder(&self) -> Result<()> {
+        let (Durability::Full, Some(folder)) = (self.durability, self.target.parent()) else {
+            return Ok(());
+        };
+        match (self.calls.sync_directory)(folder) {
+            Err(error) if !is_unsupported(&error) => Err(self.cannot(
+                error,
+                "sync the folder; the new file is in place, but a crash may undo that",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn open_file(&self) -> Result<&File> {
+        match &self.file {
+            Some(file) if !self.is_broken.load(Ordering::Relaxed) => Ok(file),
+            Some(_) => Err(self.error(ErrorKind::Io, "an earlier write failed")),
+            None => Err(self.error(ErrorKind::Closed, "everything was written already")),
+        }
+    }
+}
+
+impl Sink for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.open_file()?;
+        if self.buffer.len() + bytes.len() > BUFFER_BYTES || bytes.len() >= DIRECT_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= DIRECT_BYTES {
+            return self.put(bytes);
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(BUFFER_BYTES);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A new file in the target's folder or, where that is refused, the target itself.
+fn beside(
+    target: &Path,
+    old: Option<&std::fs::Metadata>,
+    calls: &'static Calls,
+) -> io::Result<(Way, File)> {
+    // Without an old file to be as private as, the system itself gives the right mode.
+    let privacy = match old {
+        Some(_) => Privacy::Private,
+        None => Privacy::Ordinary,
+    };
+    match Temporary::create(target, privacy, calls) {
+        Ok((temporary, file)) => {
+            let old = old.map(platform::attributes);
+            Ok((Way::Rename { temporary, old }, file))
+        }
+        Err(error) if is_unsupported(&error) => {
+            let (in_place, file) = match old {
+                Some(old) => InPlace::open(target, old, calls),
+                None => InPlace::create(target, calls),
+            }
+            .map_err(|_| error)?;
+            Ok((Way::InPlace(in_place), file))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn sync(file: &File, durability: Durability, calls: &Calls) -> io::Result<()> {
+    match (calls.sync)(file, durability) {
+        Err(error) if !is_unsupported(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What is said where it goes wrong.
+impl AtomicFile {
+    fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
+        Error::new(kind, message).with_file(self.name.display().to_string())
+    }
+
+    fn cannot(&self, error: io::Error, doing: &str) -> Error {
+        io_error(error, &self.name, doing)
+    }
+
+    /// A write was refused: the file is of no more use.
+    fn refused(&self, error: &io::Error, bytes: ByteRange) -> Error {
+        self.is_broken.store(true, Ordering::Relaxed);
+        let message = match space::is_short(error) {
+            false => format!("cannot write: {}", text(error)),
+            true => {
+                let needed = self.size_hint.unwrap_or(0).max(bytes.end);
+                let is_ours = matches!(self.way, Way::Rename { .. });
+                let free = self
+                    .file
+                    .as_ref()
+                    .and_then(|file| space::free_bytes(file, is_ours));
+                space::message(error, needed, free)
+            }
+        };
+        let result = Error::new(crate::error::kind(error), message)
+            .with_file(self.name.display().to_string())
+            .with_os_error(error.raw_os_error())
+            .with_bytes(bytes);
+        match &self.way {
+            Way::Rename { old: Some(_), .. } => result.with_hint("the old file is as it was"),
+            Way::InPlace(in_place) if in_place.has_begun() => result.with_hint(
+                "the file had to be overwritten in place, as its folder takes no new files; it is incomplete now",
+            ),
+            _ => result,
+        }
+    }
+
+    /// The rename failed, but the bytes are all there.
+    fn left_behind(&self, error: Error, temporary: &Path) -> Error {
+        error.with_hint(format!(
+            "the new file is complete and lies at `{}`",
+            temporary.display()
+        ))
+    }
+}
+
+fn cannot_create(error: io::Error, name: &Path, target: &Path) -> Error {
+    let folder = target.parent().unwrap_or(target);
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => Some(format!("the folder `{}` is not there", folder.display())),
+        _ => platform::permission_hint(folder, &error),
+    };
+    let error = io_error(error, name, "create");
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

@@ -1,0 +1,65 @@
+//! Linux and Android.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+/// The numbers of network, cluster and user-space file systems.
+///
+/// # Source
+/// `linux/magic.h` and the sources of the file systems that are not in the kernel.
+const NETWORK: [u32; 22] = [
+    0x0000_6969, // NFS
+    0x0000_517B, // SMB
+    0xFF53_4D42, // CIFS
+    0xFE53_4D42, // SMB2
+    0x0000_564C, // NCP
+    0x0BD0_0BD0, // Lustre
+    0x6573_5546, // FUSE, virtiofs
+    0x0102_1997, // 9P
+    0x00C3_6400, // Ceph
+    0x5346_414F, // AFS
+    0x6B41_4653, // kAFS
+    0x7375_7245, // Coda
+    0x4750_4653, // GPFS
+    0x1983_0326, // BeeGFS
+    0xAAD7_AAEA, // PanFS
+    0x2003_0528, // OrangeFS
+    0x0131_11A8, // IBRIX
+    0xBEEF_DEAD, // SNFS
+    0x6163_6673, // ACFS
+    0xBACB_ACBC, // VMware shared folders
+    0x786F_4256, // VirtualBox shared folders
+    0x7C7C_6673, // Parallels shared folders
+];
+
+pub(crate) fn is_network(file: &File) -> bool {
+    // The kernel's word is wider on some machines and signed on others; the numbers have 32 bits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    rustix::fs::fstatfs(file).is_ok_and(|system| NETWORK.contains(&(system.f_type as u32)))
+}
+
+/// Sets space aside for a file of `size_bytes`.
+///
+/// # Errors
+/// Where there is no such space; a file system that cannot tell is `Ok`.
+pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    if size_bytes == 0 {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size_bytes) {
+            Err(Errno::INTR) => {}
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(error.into()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// The bytes that this process may still use on the file system of `file`; `None` where it does not tell.
+pub(crate) fn free_bytes(file: &File) -> Option<u64> {
+    let system = rustix::fs::fstatvfs(file).ok()?;
+    (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+}

@@ -1,0 +1,184 @@
+//! What all Unixes share.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
+use rustix::io::Errno;
+
+use crate::open::FileIdentity;
+
+/// Mode and owner of a file that is about to be replaced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attributes {
+    mode: u32,
+    user: u32,
+    group: u32,
+}
+
+/// Whom a new file is open to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Privacy {
+    /// To its owner.
+    Private,
+    /// To whom the umask and the folder's default rules say.
+    Ordinary,
+}
+
+/// Opens for reading, without waiting for the other end of a FIFO and without taking a terminal.
+pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// Opens what lies at `path` for writing, as it is; connects to a socket.
+pub(crate) fn open_for_writing(path: &Path, metadata: &Metadata) -> io::Result<File> {
+    if metadata.file_type().is_socket() {
+        return Ok(File::from(OwnedFd::from(UnixStream::connect(path)?)));
+    }
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(OFlags::NOCTTY.bits().cast_signed())
+        .open(path)
+}
+
+/// Creates a file that was not there.
+pub(crate) fn create_new(path: &Path, privacy: Privacy) -> io::Result<File> {
+    let mode = match privacy {
+        Privacy::Private => 0o600,
+        Privacy::Ordinary => 0o666,
+    };
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+}
+
+/// What kind of thing it is, in words, and the error number that says it is no regular file.
+pub(crate) fn kind_of(metadata: &Metadata) -> (&'static str, Option<i32>) {
+    let kind = metadata.file_type();
+    let no_device = Some(Errno::NODEV.raw_os_error());
+    if kind.is_dir() {
+        ("a directory", Some(Errno::ISDIR.raw_os_error()))
+    } else if kind.is_fifo() {
+        ("a FIFO", no_device)
+    } else if kind.is_socket() {
+        ("a socket", no_device)
+    } else if kind.is_char_device() {
+        ("a character device", no_device)
+    } else if kind.is_block_device() {
+        ("a block device", no_device)
+    } else {
+        ("no regular file", no_device)
+    }
+}
+
+/// Who may use what, if that is why `error` came up at `path`.
+pub(crate) fn permission_hint(path: &Path, error: &io::Error) -> Option<String> {
+    if error.raw_os_error() != Some(Errno::ACCESS.raw_os_error()) {
+        return None;
+    }
+    let (place, metadata) = path
+        .ancestors()
+        .map(|place| match place.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => place,
+        })
+        .find_map(|place| Some((place, fs::metadata(place).ok()?)))?;
+    Some(format!(
+        "`{}` has mode {:04o} and belongs to user {} and group {}; this process is user {} and group {}",
+        place.display(),
+        metadata.mode() & 0o7777,
+        metadata.uid(),
+        metadata.gid(),
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    ))
+}
+
+pub(crate) fn identity(file: &File) -> io::Result<FileIdentity> {
+    let metadata = file.metadata()?;
+    let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+    Ok(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        size_bytes: metadata.len(),
+        modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+        changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+    })
+}
+
+/// Whether both are one and the same file.
+pub(crate) fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+pub(crate) fn read_at(file: &File, into: &mut [u8], position: u64) -> io::Result<usize> {
+    file.read_at(into, position)
+}
+
+pub(crate) fn write_at(file: &File, bytes: &[u8], position: u64) -> io::Result<usize> {
+    file.write_at(bytes, position)
+}
+
+/// Whether this process may write to the file at `path`.
+pub(crate) fn require_writable(path: &Path) -> io::Result<()> {
+    match rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
+        Ok(()) => Ok(()),
+        // An old kernel that cannot check for the effective user: the rename then decides.
+        Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) fn attributes(metadata: &Metadata) -> Attributes {
+    Attributes {
+        mode: metadata.mode() & 0o777,
+        user: metadata.uid(),
+        group: metadata.gid(),
+    }
+}
+
+/// Gives `file` the owner, as far as allowed, and the mode.
+pub(crate) fn set_attributes(file: &File, attributes: &Attributes) -> io::Result<()> {
+    let Attributes {
+        mut mode,
+        user,
+        group,
+    } = *attributes;
+    let metadata = file.metadata()?;
+    if metadata.uid() != user {
+        // Only root may give files away; the mode's first digit then speaks of us, who wrote the bytes.
+        let _ = std::os::unix::fs::fchown(file, Some(user), None);
+    }
+    if metadata.gid() != group && std::os::unix::fs::fchown(file, None, Some(group)).is_err() {
+        // The bits were meant for another group: ours gets no more than everybody has.
+        mode = mode & 0o707 | (mode & 0o007) << 3;
+    }
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// Closes `file` and says what the system had to say, as some network file systems write only now.
+pub(crate) fn close(file: File) -> io::Result<()> {
+    let descriptor = file.into_raw_fd();
+    // SAFETY: the descriptor was ours alone, and `into_raw_fd` gave it up, so it is open and nobody
+    // else uses or closes it.
+    match unsafe { rustix::io::try_close(descriptor) } {
+        // The descriptor is gone all the same.
+        Ok(()) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Brings the names in `folder` to the disk.
+pub(crate) fn sync_directory(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

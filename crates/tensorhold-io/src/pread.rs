@@ -1,0 +1,75 @@
+//! A file read at positions.
+
+use std::fs::File;
+use std::io;
+
+use tensorhold_core::{ByteRange, Error, Result, Source};
+
+use crate::error::cannot;
+use crate::platform;
+
+/// An open file that is read at positions, by any number of threads at once.
+///
+/// Unlike a map, a file that is cut while it is read gives an error.
+#[derive(Debug)]
+pub struct Pread {
+    file: File,
+    size_bytes: u64,
+}
+
+impl Pread {
+    /// `file`, with the size it has now.
+    ///
+    /// # Errors
+    /// `Io` if the system does not tell the size.
+    pub fn new(file: File) -> Result<Pread> {
+        let size_bytes = file
+            .metadata()
+            .map_err(|error| cannot(&error, "ask for the size"))?
+            .len();
+        Ok(Pread { file, size_bytes })
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn ended(&self, position: u64, wanted: u64) -> Error {
+        let now_bytes = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let error = Error::truncated(position, wanted, now_bytes);
+        if now_bytes < self.size_bytes {
+            error.with_hint(format!(
+                "the file shrank from {} to {now_bytes} bytes since it was opened; open it again once it is whole",
+                self.size_bytes
+            ))
+        } else {
+            error
+        }
+    }
+}
+
+impl Source for Pread {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, position: u64, into: &mut [u8]) -> Result<()> {
+        let wanted = into.len() as u64;
+        let mut n_read = 0;
+        while n_read < into.len() {
+            let at = position.saturating_add(n_read as u64);
+            match platform::read_at(&self.file, &mut into[n_read..], at) {
+                Ok(0) => return Err(self.ended(position, wanted)),
+                Ok(n) => n_read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let end = position.saturating_add(wanted);
+                    return Err(cannot(&error, "read").with_bytes(ByteRange::new(at.min(end), end)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
