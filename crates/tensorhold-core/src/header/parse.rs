@@ -1,0 +1,305 @@
+//! From a header's text to its table, in one pass.
+
+use alloc::format;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Named;
+
+use super::json::{Cursor, JsonStr};
+use super::table::{Entry, Name, Pairs, Table};
+use super::{LENGTH_BYTES, Rules, validate};
+
+const METADATA: &str = "__metadata__";
+
+/// The table in `text`, its tensors checked and in the order of their data.
+pub(super) fn table(text: &str, rules: Rules) -> Result<Table> {
+    let mut parser = Parser {
+        text,
+        rules,
+        cursor: Cursor::new(text, LENGTH_BYTES, ErrorKind::HeaderJson),
+        table: Table::default(),
+        is_chain: true,
+    };
+    parser.header()?;
+    let Parser {
+        mut table,
+        is_chain,
+        ..
+    } = parser;
+    if !is_chain {
+        validate::order_by_offset(&mut table);
+    }
+    if let Err((first, second)) = table.index_names(text) {
+        return Err(validate::stands_twice(&table, text, first, second));
+    }
+    if !is_chain {
+        validate::check_chain(&mut table, text)?;
+    }
+    Ok(table)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    rules: Rules,
+    cursor: Cursor<'a>,
+    table: Table,
+    /// Whether every tensor so far starts where the one before it in the text ends.
+    is_chain: bool,
+}
+
+/// The fields of one tensor as they come.
+#[derive(Default)]
+struct Fields {
+    dtype: Option<Dtype>,
+    /// Where the dims start in the table, and their product unless it passes 2^64.
+    shape: Option<(usize, Option<u64>)>,
+    offsets: Option<(u64, u64)>,
+}
+
+impl<'a> Parser<'a> {
+    fn header(&mut self) -> Result<()> {
+        if self.rules == Rules::Strict {
+            self.strict_ends()?;
+        }
+        self.cursor.expect(b'{', "`{`")?;
+        let mut first = true;
+        let mut has_metadata = false;
+        while let Some(key) = self.cursor.next_key(&mut first)? {
+            let name = self.name(key);
+            if name.of(self.text, &self.table.resolved) != METADATA {
+                self.tensor(key, name)?;
+            } else if has_metadata {
+                return Err(self
+                    .cursor
+                    .fault_at(key.start(), "`__metadata__` stands twice"));
+            } else {
+                has_metadata = true;
+                self.metadata()?;
+            }
+        }
+        self.cursor.end()
+    }
+
+    fn strict_ends(&self) -> Result<()> {
+        if !self.text.starts_with('{') {
+            let message = "the header does not begin with `{`";
+            return Err(self.forbidden(0, message));
+        }
+        let kept = self.text.trim_end_matches(' ');
+        if !kept.ends_with('}') {
+            let message = "the header does not end with `}` and spaces";
+            return Err(self.forbidden(kept.len().saturating_sub(1), message));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn name(&mut self, key: JsonStr<'a>) -> Name {
+        match key.plain() {
+            Some(plain) => Name::in_text(key.start(), plain.len()),
+            None => {
+                let start = self.table.resolved.len();
+                key.resolve_into(&mut self.table.resolved);
+                Name::resolved(start, self.table.resolved.len() - start)
+            }
+        }
+    }
+
+    fn tensor(&mut self, key: JsonStr<'a>, name: Name) -> Result<()> {
+        if self.rules == Rules::Strict {
+            self.strict_name(key, name)?;
+        }
+        let mut fields = Fields::default();
+        let read = match self.cursor.peek() {
+            Some(b'{') => self.object_form(&mut fields),
+            Some(b'[') => self.array_form(&mut fields),
+            _ => Err(self.cursor.expected("an object that describes the tensor")),
+        };
+        read.and_then(|()| self.push(name, &fields))
+            .map_err(|error| error.with_tensor(name.of(self.text, &self.table.resolved)))
+    }
+
+    fn strict_name(&self, key: JsonStr<'a>, name: Name) -> Result<()> {
+        let name = name.of(self.text, &self.table.resolved);
+        if name.is_empty() {
+            return Err(self.forbidden(key.start(), "a tensor has an empty name"));
+        }
+        let is_clean = name.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        if !is_clean && name.contains(char::is_control) {
+            let message = format!("the name {} holds a control character", Named(name));
+            return Err(self.forbidden(key.start(), message).with_tensor(name));
+        }
+        Ok(())
+    }
+
+    fn object_form(&mut self, fields: &mut Fields) -> Result<()> {
+        let start = self.cursor.position();
+        self.cursor.expect(b'{', "`{`")?;
+        let mut first = true;
+        while let Some(key) = self.cursor.next_key(&mut first)? {
+            match &*key.resolve() {
+                "dtype" if fields.dtype.is_none() => fields.dtype = Some(self.dtype()?),
+                "shape" if fields.shape.is_none() => fields.shape = Some(self.shape()?),
+                "data_offsets" if fields.offsets.is_none() => {
+                    fields.offsets = Some(self.offsets()?);
+                }
+                known @ ("dtype" | "shape" | "data_offsets") => {
+                    let message = format!("the field `{known}` stands twice");
+                    return Err(self.cursor.fault_at(key.start(), message));
+                }
+                unknown if self.rules == Rules::Strict => {
+                    let message = format!("the field {} is unknown", Named(unknown));
+                    return Err(self.forbidden(key.start(), message));
+                }
+                _ => self.cursor.skip_value(2)?,
+            }
+        }
+        self.all_there(fields, start)
+    }
+
+    fn array_form(&mut self, fields: &mut Fields) -> Result<()> {
+        let start = self.cursor.position();
+        if self.rules == Rules::Strict {
+            return Err(self.forbidden(start, "a tensor is described by an array"));
+        }
+        self.cursor.expect(b'[', "`[`")?;
+        fields.dtype = Some(self.dtype()?);
+        self.cursor.expect(b',', "`,` and the shape")?;
+        fields.shape = Some(self.shape()?);
+        self.cursor.expect(b',', "`,` and the offsets")?;
+        fields.offsets = Some(self.offsets()?);
+        self.cursor
+            .expect(b']', "`]` after dtype, shape and offsets")
+    }
+
+    fn all_there(&self, fields: &Fields, start: usize) -> Result<()> {
+        let missing = match fields {
+            Fields { dtype: None, .. } => "dtype",
+            Fields { shape: None, .. } => "shape",
+            Fields { offsets: None, .. } => "data_offsets",
+            _ => return Ok(()),
+        };
+        Err(self
+            .cursor
+            .fault_at(start, format!("the field `{missing}` is missing")))
+    }
+
+    fn dtype(&mut self) -> Result<Dtype> {
+        if self.cursor.peek() == Some(b'{') {
+            return self.dtype_in_map();
+        }
+        let name = self.cursor.string("a dtype in double quotes")?;
+        self.dtype_of(name)
+    }
+
+    /// Reads `{"F32":null}`, the other JSON form that the reference takes for a dtype.
+    #[cold]
+    fn dtype_in_map(&mut self) -> Result<Dtype> {
+        if self.rules == Rules::Strict {
+            let message = "a dtype is given as an object, not as a string";
+            return Err(self.forbidden(self.cursor.position(), message));
+        }
+        self.cursor.expect(b'{', "`{`")?;
+        let name = self.cursor.string("a dtype in double quotes")?;
+        self.cursor.expect(b':', "`:` after the dtype")?;
+        self.cursor.literal("null")?;
+        self.cursor.expect(b'}', "`}` after the dtype")?;
+        self.dtype_of(name)
+    }
+
+    fn dtype_of(&self, name: JsonStr<'a>) -> Result<Dtype> {
+        let resolved = name.resolve();
+        Dtype::from_name(resolved.as_bytes()).ok_or_else(|| {
+            let message = format!("unknown dtype {}", Named(&resolved));
+            self.cursor.fault_at(name.start(), message)
+        })
+    }
+
+    fn shape(&mut self) -> Result<(usize, Option<u64>)> {
+        self.cursor.expect(b'[', "an array of sizes")?;
+        let start = self.table.dims.len();
+        let mut n_elements = Some(1_u64);
+        let mut first = true;
+        while self.cursor.next_item(&mut first)? {
+            let size = self.cursor.unsigned("a size from 0 to 2^64 - 1")?;
+            n_elements = n_elements.and_then(|product| product.checked_mul(size));
+            self.table.dims.push(size);
+        }
+        Ok((start, n_elements))
+    }
+
+    fn offsets(&mut self) -> Result<(u64, u64)> {
+        const WHAT: &str = "an offset from 0 to 2^64 - 1";
+        self.cursor.expect(b'[', "an array of two offsets")?;
+        let start = self.cursor.unsigned(WHAT)?;
+        self.cursor.expect(b',', "`,` and a second offset")?;
+        let end = self.cursor.unsigned(WHAT)?;
+        self.cursor.expect(b']', "`]` after two offsets")?;
+        Ok((start, end))
+    }
+
+    #[inline]
+    fn push(&mut self, name: Name, fields: &Fields) -> Result<()> {
+        let (Some(dtype), Some((dims_start, n_elements)), Some((start, end))) =
+            (fields.dtype, fields.shape, fields.offsets)
+        else {
+            return Ok(());
+        };
+        let dims = dims_start..self.table.dims.len();
+        let entry = Entry::new(name, dtype, dims.clone(), start);
+        let size = validate::size_bytes(dtype, n_elements, &self.table.dims[dims])?;
+        if end.checked_sub(start) != Some(size) {
+            let name = name.of(self.text, &self.table.resolved);
+            return Err(validate::wrong_size(name, dtype, size, start, end));
+        }
+        self.is_chain &= start == self.table.data_size;
+        self.table.data_size = end;
+        self.table.entries.push(entry);
+        Ok(())
+    }
+
+    fn metadata(&mut self) -> Result<()> {
+        if self.cursor.peek() == Some(b'n') {
+            let start = self.cursor.position();
+            self.cursor.literal("null")?;
+            if self.rules == Rules::Strict {
+                return Err(self.forbidden(start, "`__metadata__` is null"));
+            }
+            return Ok(());
+        }
+        let start = self.cursor.position();
+        self.cursor.expect(b'{', "an object of strings")?;
+        let mut pairs = Pairs::default();
+        let mut first = true;
+        while let Some(key) = self.cursor.next_key(&mut first)? {
+            let value = self
+                .cursor
+                .string("a string, as all values of `__metadata__` are")?;
+            pairs.push(
+                |text| key.resolve_into(text),
+                |text| value.resolve_into(text),
+            );
+        }
+        if let Some(key) = pairs.keep_last_of_each_key()
+            && self.rules == Rules::Strict
+        {
+            let message = format!("the key {} of `__metadata__` stands twice", Named(&key));
+            let place = self.cursor.fault_at(start, "").bytes();
+            let error = Error::new(ErrorKind::DuplicateKey, message);
+            return Err(place.into_iter().fold(error, Error::with_bytes));
+        }
+        self.table.pairs = Some(pairs);
+        Ok(())
+    }
+
+    #[cold]
+    fn forbidden(
+        &self,
+        position: usize,
+        message: impl Into<alloc::borrow::Cow<'static, str>>,
+    ) -> Error {
+        let cursor = Cursor::new(self.text, LENGTH_BYTES, ErrorKind::Forbidden);
+        cursor.fault_at(position, message)
+    }
+}

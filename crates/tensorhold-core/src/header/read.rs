@@ -1,0 +1,74 @@
+//! From a source of bytes to its header.
+
+use alloc::format;
+use alloc::vec;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::ByteRange;
+use crate::storage::Source;
+
+use super::{Header, LENGTH_BYTES, MAX_HEADER_BYTES, Rules};
+
+/// The magic number of a zip archive's first entry, read as a header length.
+pub(super) const ZIP_MAGIC: u64 = 0x0403_4B50;
+
+const LENGTH_RANGE: ByteRange = ByteRange {
+    start: 0,
+    end: LENGTH_BYTES,
+};
+
+/// The length of the header of a file of `file_size` bytes that begins with `prefix`.
+///
+/// # Errors
+/// `HeaderTooSmall` without 8 bytes, `HeaderTooLarge` over [`MAX_HEADER_BYTES`], `HeaderLength` if
+/// it passes the end of the file.
+pub fn header_length(prefix: &[u8], file_size: u64) -> Result<usize> {
+    let Some(length) = prefix.first_chunk::<8>() else {
+        let message = format!(
+            "the file has {} bytes, fewer than the {LENGTH_BYTES} of the header length",
+            prefix.len()
+        );
+        return Err(Error::new(ErrorKind::HeaderTooSmall, message));
+    };
+    let length = u64::from_le_bytes(*length);
+    if length > MAX_HEADER_BYTES {
+        return Err(too_large(length));
+    }
+    if LENGTH_BYTES + length > file_size {
+        let message =
+            format!("the header of {length} bytes passes the end of the file at byte {file_size}");
+        return Err(Error::new(ErrorKind::HeaderLength, message).with_bytes(LENGTH_RANGE));
+    }
+    usize::try_from(length).map_err(|_| too_large(length))
+}
+
+pub(super) fn header<S: Source + ?Sized>(source: &S, rules: Rules) -> Result<Header> {
+    try_header(source, rules)
+}
+
+fn try_header<S: Source + ?Sized>(source: &S, rules: Rules) -> Result<Header> {
+    let file_size = source.size_bytes();
+    let mut prefix = [0; LENGTH_BYTES as usize];
+    let prefix_bytes = file_size.min(LENGTH_BYTES) as usize;
+    source.read_at(0, &mut prefix[..prefix_bytes])?;
+    let length = header_length(&prefix[..prefix_bytes], file_size)?;
+    let mut text = vec![0; length];
+    source.read_at(LENGTH_BYTES, &mut text)?;
+    Header::parse(text, file_size, rules)
+}
+
+#[cold]
+pub(super) fn too_large(length: u64) -> Error {
+    let message = format!("header length {length} is over the limit of {MAX_HEADER_BYTES}");
+    Error::new(ErrorKind::HeaderTooLarge, message).with_bytes(LENGTH_RANGE)
+}
+
+pub(super) fn refuse_zip_magic(header_bytes: u64) -> Result<()> {
+    if header_bytes != ZIP_MAGIC {
+        return Ok(());
+    }
+    let message = format!(
+        "header length {ZIP_MAGIC} is the magic number of a zip archive, so the file can pass for both"
+    );
+    Err(Error::new(ErrorKind::Forbidden, message).with_bytes(LENGTH_RANGE))
+}

@@ -1,0 +1,155 @@
+//! The checks that make a table right, and what they say where it is not.
+
+use alloc::format;
+
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Named;
+use crate::extent::ByteRange;
+use crate::shape::shape_size_bytes;
+
+use super::table::{Entry, Table};
+
+/// The bytes of a tensor of `n_elements`, the product of `shape` unless that passes 2^64.
+#[inline]
+pub(super) fn size_bytes(dtype: Dtype, n_elements: Option<u64>, shape: &[u64]) -> Result<u64> {
+    let n_bits = n_elements.and_then(|n| n.checked_mul(u64::from(dtype.width_bits())));
+    match n_bits {
+        Some(n_bits) if n_bits % 8 == 0 => Ok(n_bits / 8),
+        _ => shape_size_bytes(dtype, shape),
+    }
+}
+
+/// Brings the tensors into the order of their data.
+#[cold]
+pub(super) fn order_by_offset(table: &mut Table) {
+    let Table { entries, dims, .. } = table;
+    // Stable: empty tensors at the same place keep the order of the text.
+    entries.sort_by_key(|entry| (entry.start, end(*entry, dims)));
+}
+
+/// Checks that tensors in the order of their data follow each other from 0 on.
+///
+/// # Errors
+/// `InvalidOffset` that says which hole or overlap is where.
+#[cold]
+pub(super) fn check_chain(table: &mut Table, text: &str) -> Result<()> {
+    let mut previous_end = 0;
+    for (index, &entry) in table.entries.iter().enumerate() {
+        if entry.start != previous_end {
+            let before = index.checked_sub(1).map(|index| table.name(text, index));
+            return Err(gap(
+                table.name(text, index),
+                entry.start,
+                before,
+                previous_end,
+            ));
+        }
+        previous_end = end(entry, &table.dims);
+    }
+    table.data_size = previous_end;
+    Ok(())
+}
+
+/// Where the data of an entry ends, whose size has been checked against its offsets.
+fn end(entry: Entry, dims: &[u64]) -> u64 {
+    let n_bits = dims[entry.dims()].iter().product::<u64>() * u64::from(entry.dtype().width_bits());
+    entry.start + n_bits / 8
+}
+
+/// A tensor that does not start where the data before it ends.
+fn gap(name: &str, start: u64, before: Option<&str>, previous_end: u64) -> Error {
+    let before = match before {
+        Some(before) => format!("the end of {} at {previous_end}", Named(before)),
+        None => format!("the start of the data at {previous_end}"),
+    };
+    let (distance, side, fault) = if start > previous_end {
+        (start - previous_end, "after", "a hole")
+    } else {
+        (previous_end - start, "before", "an overlap")
+    };
+    let name_shown = Named(name);
+    let message = format!(
+        "tensor {name_shown} starts at byte {start} of the data, {distance} bytes {side} {before}: {fault}"
+    );
+    Error::new(ErrorKind::InvalidOffset, message).with_tensor(name)
+}
+
+/// A tensor whose offsets hold another number of bytes than its shape and dtype ask for.
+#[cold]
+pub(super) fn wrong_size(name: &str, dtype: Dtype, size: u64, start: u64, end: u64) -> Error {
+    let name_shown = Named(name);
+    let error = match end.checked_sub(start) {
+        Some(given) => Error::new(
+            ErrorKind::SizeMismatch,
+            format!(
+                "tensor {name_shown} takes {size} bytes by its shape in {dtype}, but its offsets {start}..{end} hold {given}"
+            ),
+        ),
+        None => Error::new(
+            ErrorKind::InvalidOffset,
+            format!(
+                "tensor {name_shown} ends at byte {end} of the data, before its start at {start}"
+            ),
+        ),
+    };
+    error.with_tensor(name)
+}
+
+/// A name that two tensors have.
+#[cold]
+pub(super) fn stands_twice(table: &Table, text: &str, first: usize, second: usize) -> Error {
+    let (first, second) = (table.info(text, first), table.info(text, second));
+    let message = format!(
+        "the name {} stands twice, with the data bytes {} and {}",
+        Named(first.name),
+        first.offsets,
+        second.offsets
+    );
+    Error::new(ErrorKind::DuplicateTensor, message).with_tensor(first.name)
+}
+
+/// Checks that the data ends where the file does.
+pub(super) fn check_coverage(data_size: u64, data_start: u64, file_size: u64) -> Result<()> {
+    let Some(end) = data_start.checked_add(data_size) else {
+        let message = format!(
+            "the tensors take {data_size} bytes, but the file has {file_size} bytes in all"
+        );
+        return Err(Error::new(ErrorKind::NotCovered, message));
+    };
+    if end == file_size {
+        return Ok(());
+    }
+    let (message, hint, bytes) = if file_size < end {
+        let missing = end - file_size;
+        (
+            format!(
+                "the file has {file_size} bytes, {missing} fewer than the {end} that its header asks for"
+            ),
+            format!(
+                "{missing} bytes are missing at the end; the file was not written or downloaded to its end: fetch it again"
+            ),
+            ByteRange {
+                start: file_size,
+                end,
+            },
+        )
+    } else {
+        let surplus = file_size - end;
+        (
+            format!(
+                "the file has {file_size} bytes, {surplus} more than the {end} that its header asks for"
+            ),
+            format!(
+                "{surplus} bytes at the end belong to no tensor; something was appended to the file, or its header was cut"
+            ),
+            ByteRange {
+                start: end,
+                end: file_size,
+            },
+        )
+    };
+    Err(Error::new(ErrorKind::NotCovered, message)
+        .with_bytes(bytes)
+        .with_hint(hint))
+}
