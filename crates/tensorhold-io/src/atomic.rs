@@ -9,6 +9,7 @@ mod temporary;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Sink};
 
-use self::calls::{Calls, SYSTEM, is_unsupported};
+use self::calls::{Calls, SYSTEM, is_unknown, is_unsupported};
 use self::in_place::InPlace;
 use self::target::Target;
 use self::temporary::Temporary;
@@ -156,6 +157,45 @@ impl AtomicFile {
             }
         }
         self.sync_folder()
+    }
+
+    /// Puts the file in the place of another target, `file_name` in the same folder: for a set of files whose names
+    /// tell how many they are.
+    ///
+    /// # Errors
+    /// Those of [`commit`](AtomicFile::commit); `InvalidArgument` if the bytes went straight to the first target.
+    pub fn commit_as(mut self, file_name: &OsStr) -> Result<()> {
+        if !matches!(self.way, Way::Rename { .. }) {
+            return Err(self.error(
+                ErrorKind::InvalidArgument,
+                "the folder takes no new files, so the name cannot change",
+            ));
+        }
+        self.name.set_file_name(file_name);
+        self.target.set_file_name(file_name);
+        self.commit()
+    }
+
+    /// Writes all bytes from `position` on to `sink`.
+    ///
+    /// # Errors
+    /// `Io` if the system refuses; those of the sink.
+    pub fn copy_to(&mut self, position: u64, sink: &mut dyn Sink) -> Result<()> {
+        self.flush()?;
+        let file = self.open_file()?;
+        let mut piece = vec![0; BUFFER_BYTES];
+        let mut at = position;
+        loop {
+            match platform::read_at(file, &mut piece, at) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    sink.write(&piece[..n])?;
+                    at += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.cannot(error, "read back")),
+            }
+        }
     }
 
     fn create_with(
@@ -324,7 +364,7 @@ impl AtomicFile {
             return Ok(());
         };
         match (self.calls.sync_directory)(folder) {
-            Err(error) if !is_unsupported(&error) => Err(self.cannot(
+            Err(error) if !is_unknown(&error) => Err(self.cannot(
                 error,
                 "sync the folder; the new file is in place, but a crash may undo that",
             )),
@@ -371,7 +411,7 @@ fn beside(
     };
     match Temporary::create(target, privacy, calls) {
         Ok((temporary, file)) => {
-            let old = old.map(platform::attributes);
+            let old = old.map(|old| platform::attributes(target, old));
             Ok((Way::Rename { temporary, old }, file))
         }
         Err(error) if is_unsupported(&error) => {
@@ -388,7 +428,7 @@ fn beside(
 
 fn sync(file: &File, durability: Durability, calls: &Calls) -> io::Result<()> {
     match (calls.sync)(file, durability) {
-        Err(error) if !is_unsupported(&error) => Err(error),
+        Err(error) if !is_unknown(&error) => Err(error),
         _ => Ok(()),
     }
 }

@@ -12,7 +12,7 @@
 //! file.commit()?;
 //!
 //! let map = Map::open(&open_regular(&path)?)?;
-//! assert_eq!(map.as_bytes(), Some(&b"bytes"[..]));
+//! assert_eq!(map.as_bytes(), b"bytes");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -50,3 +50,11 @@ pub(super) fn is_unsupported(error: &io::Error) -> bool {
             | io::ErrorKind::Unsupported
     )
 }
+
+/// Whether `error` says that the file system does not know the call at all.
+pub(super) fn is_unknown(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
+}

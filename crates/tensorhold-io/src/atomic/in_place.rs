@@ -97,9 +97,7 @@ pub(super) fn copy_onto(
 
 fn require_space(file: &File, old_size_bytes: u64, size_bytes: u64) -> io::Result<()> {
     match platform::free_bytes(file) {
-        Some(free) if free.saturating_add(old_size_bytes) < size_bytes => {
-            Err(io::ErrorKind::StorageFull.into())
-        }
+        Some(free) if free.saturating_add(old_size_bytes) < size_bytes => Err(platform::no_space()),
         _ => Ok(()),
     }
 }

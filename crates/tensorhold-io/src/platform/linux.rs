@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, XattrFlags};
 use rustix::io::Errno;
 
 /// The numbers of network, cluster and user-space file systems.
@@ -62,4 +63,26 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
 pub(crate) fn free_bytes(file: &File) -> Option<u64> {
     let system = rustix::fs::fstatvfs(file).ok()?;
     (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Where Linux keeps a POSIX access list, of which the mode shows only the mask.
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// The access list of the file at `path`, if it has one beyond its mode.
+pub(crate) fn access_list(path: &Path) -> Option<Vec<u8>> {
+    let size_bytes = rustix::fs::getxattr(path, ACCESS_LIST, &mut [0_u8; 0][..]).ok()?;
+    // The system caps an attribute at 64 KiB.
+    let mut list = vec![0; size_bytes];
+    let size_bytes = rustix::fs::getxattr(path, ACCESS_LIST, &mut list[..]).ok()?;
+    list.truncate(size_bytes);
+    (!list.is_empty()).then_some(list)
+}
+
+pub(crate) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {
+    Ok(rustix::fs::fsetxattr(
+        file,
+        ACCESS_LIST,
+        list,
+        XattrFlags::empty(),
+    )?)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 #[cfg(target_vendor = "apple")]
 pub(crate) fn is_network(file: &File) -> bool {
@@ -23,4 +24,13 @@ pub(crate) fn allocate(_file: &File, _size_bytes: u64) -> io::Result<()> {
 pub(crate) fn free_bytes(file: &File) -> Option<u64> {
     let system = rustix::fs::fstatvfs(file).ok()?;
     (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Access lists are not carried over here.
+pub(crate) fn access_list(_path: &Path) -> Option<Vec<u8>> {
+    None
+}
+
+pub(crate) fn set_access_list(_file: &File, _list: &[u8]) -> io::Result<()> {
+    Ok(())
 }

@@ -12,12 +12,13 @@ use rustix::io::Errno;
 
 use crate::open::FileIdentity;
 
-/// Mode and owner of a file that is about to be replaced.
-#[derive(Debug, Clone, Copy)]
+/// Mode, owner and access list of a file that is about to be replaced.
+#[derive(Debug, Clone)]
 pub(crate) struct Attributes {
     mode: u32,
     user: u32,
     group: u32,
+    access_list: Option<Vec<u8>>,
 }
 
 /// Whom a new file is open to.
@@ -56,6 +57,7 @@ pub(crate) fn create_new(path: &Path, privacy: Privacy) -> io::Result<File> {
         Privacy::Ordinary => 0o666,
     };
     OpenOptions::new()
+        .read(true)
         .write(true)
         .create_new(true)
         .mode(mode)
@@ -139,31 +141,40 @@ pub(crate) fn require_writable(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(crate) fn attributes(metadata: &Metadata) -> Attributes {
+/// What the file at `path`, whose metadata is given, has.
+pub(crate) fn attributes(path: &Path, metadata: &Metadata) -> Attributes {
     Attributes {
         mode: metadata.mode() & 0o777,
         user: metadata.uid(),
         group: metadata.gid(),
+        access_list: super::access_list(path),
     }
 }
 
-/// Gives `file` the owner, as far as allowed, and the mode.
+/// Gives `file` the owner and access list, as far as allowed, and the mode.
 pub(crate) fn set_attributes(file: &File, attributes: &Attributes) -> io::Result<()> {
-    let Attributes {
-        mut mode,
-        user,
-        group,
-    } = *attributes;
     let metadata = file.metadata()?;
-    if metadata.uid() != user {
-        // Only root may give files away; the mode's first digit then speaks of us, who wrote the bytes.
-        let _ = std::os::unix::fs::fchown(file, Some(user), None);
+    if metadata.uid() != attributes.user {
+        // Only root may give files away; otherwise the owner is who wrote the bytes.
+        let _ = std::os::unix::fs::fchown(file, Some(attributes.user), None);
     }
-    if metadata.gid() != group && std::os::unix::fs::fchown(file, None, Some(group)).is_err() {
-        // The bits were meant for another group: ours gets no more than everybody has.
-        mode = mode & 0o707 | (mode & 0o007) << 3;
-    }
+    let is_group_kept = metadata.gid() == attributes.group
+        || std::os::unix::fs::fchown(file, None, Some(attributes.group)).is_ok();
+    let is_list_kept = match &attributes.access_list {
+        Some(list) => super::set_access_list(file, list).is_ok(),
+        None => true,
+    };
+    let mode = match is_group_kept && is_list_kept {
+        true => attributes.mode,
+        // The group's bits were meant for other people: those who have them now get what everybody has.
+        false => attributes.mode & 0o707 | (attributes.mode & 0o007) << 3,
+    };
     file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// What the system says when a disk is full.
+pub(crate) fn no_space() -> io::Error {
+    Errno::NOSPC.into()
 }
 
 /// Closes `file` and says what the system had to say, as some network file systems write only now.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::open::FileIdentity;
 
 /// Windows files inherit their rules from the folder; nothing is carried over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Attributes;
 
 /// Whom a new file is open to: always whom the folder says.
@@ -27,7 +27,7 @@ pub(crate) fn open_for_writing(path: &Path, _metadata: &Metadata) -> io::Result<
 }
 
 pub(crate) fn create_new(path: &Path, _privacy: Privacy) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
 }
 
 pub(crate) fn kind_of(metadata: &Metadata) -> (&'static str, Option<i32>) {
@@ -78,7 +78,7 @@ pub(crate) fn require_writable(path: &Path) -> io::Result<()> {
     }
 }
 
-pub(crate) fn attributes(_metadata: &Metadata) -> Attributes {
+pub(crate) fn attributes(_path: &Path, _metadata: &Metadata) -> Attributes {
     Attributes
 }
 
@@ -106,4 +106,11 @@ pub(crate) fn allocate(_file: &File, _size_bytes: u64) -> io::Result<()> {
 
 pub(crate) fn free_bytes(_file: &File) -> Option<u64> {
     None
+}
+
+/// What the system says when a disk is full.
+pub(crate) fn no_space() -> io::Error {
+    /// `ERROR_DISK_FULL` of `winerror.h`.
+    const DISK_FULL: i32 = 112;
+    io::Error::from_raw_os_error(DISK_FULL)
 }
