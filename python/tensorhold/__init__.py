@@ -2,7 +2,7 @@
 
 All that the package `safetensors` offers is here under the same names (`safe_open`,
 `tensorhold.torch.load_file`, ...), and beside it a small interface of our own: `open` gives a
-`Checkpoint`, a read-only mapping from names to tensors over one file or many, and `save` writes one.
+`Checkpoint`, a read-only mapping from names to tensors over one file or many; `save` writes one.
 
 Importing this package imports no framework.
 

@@ -1,7 +1,7 @@
 """The exceptions: one root, `SafetensorError`, and under it one class for each way to fail.
 
-Each class derives from the builtin that a program would catch as well, so `except FileNotFoundError`
-and `except SafetensorError` both work.
+Each class derives from the builtin that a program would catch as well: `except FileNotFoundError`
+works as `except SafetensorError` does.
 """
 
 from __future__ import annotations

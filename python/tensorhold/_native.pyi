@@ -6,7 +6,7 @@
 #   tensorhold.numpy._getdtype(code)
 #       the numpy dtype of a byte-wide type (`"BF16"` -> ml_dtypes' bfloat16).
 #   tensorhold.numpy._unpack(packed, code, shape)
-#       an array of the logical shape out of the packed bytes (1-d, uint8) of F4, F6_E2M3 or F6_E3M2.
+#       an array of the logical shape out of packed bytes (1-d, uint8): F4, F6_E2M3, F6_E3M2.
 #   tensorhold.<flax|tensorflow|mlx|paddle>._from_numpy(array, code, device)
 #       the framework's tensor out of an array that one of the two functions above has typed.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +27,8 @@ class _NamedFile(Protocol):
 @final
 class TensorSpec:
     def __new__(cls, *, dtype: str, shape: Sequence[int], data_ptr: int, data_len: int) -> Self: ...
-    # `dtype` takes a framework's name. `float4_e2m1fn_x2` doubles the last dimension; `float4_e2m1fn`,
-    # `float6_e2m3fn` and `float6_e3m2fn` take the logical shape, the bytes being packed either way.
+    # `dtype` takes a framework's name. `float4_e2m1fn_x2` doubles the last dimension;
+    # `float4_e2m1fn`, `float6_e2m3fn` and `float6_e3m2fn` take the logical shape. Bytes are packed.
     @property
     def dtype(self) -> str: ...
     @property
@@ -106,8 +106,9 @@ def deserialize(bytes: Buffer) -> list[tuple[str, dict[str, Any]]]: ...
 # alive by its tensors where the framework can view it; a read-only one is copied.
 def load_bytes(data: Buffer, framework: str, device: Any = "cpu") -> dict[str, Any]: ...
 
-# Descriptions of dense, contiguous CPU tensors, no two of one storage, whose bytes are what is to be
-# written; None when anything at all is otherwise. Appends to `hold` what must outlive the writing.
+# Descriptions of dense, contiguous CPU tensors (exactly `Tensor` or `Parameter`), no two of one
+# storage, whose bytes are what is to be written; None when anything at all is otherwise. Appends to
+# `hold` what must outlive the writing.
 def torch_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
 
 # The same for arrays: C-contiguous, of the machine's byte order (little), of a byte-wide type.
@@ -163,8 +164,8 @@ class Checkpoint:
     # A view of the map where there is one.
     def tensor(self, name: str) -> Any: ...
     def slice(self, name: str) -> TensorSlice: ...
-    # Tensors that own their memory; in the order of `names`, or of `keys`. `progress` is called with
-    # the bytes done and the bytes in all; what it raises ends the load.
+    # Tensors that own their memory; in the order of `names`, or of `keys`. `progress` is called
+    # with the bytes done and the bytes in all; what it raises ends the load.
     def load(
         self,
         names: Sequence[str] | None,
@@ -173,9 +174,9 @@ class Checkpoint:
     ) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
-# Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is laid
-# out before it is written; an iterator is drained one item at a time, none kept. `progress` is called
-# with the bytes done and the bytes in all (None for an iterator). Returns the paths written.
+# Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is
+# laid out before it is written; an iterator is drained one item at a time, none kept. `progress` is
+# called with the bytes done and the bytes in all (None for an iterator). Returns the paths written.
 def save(
     tensors: list[SaveItem] | Iterator[SaveItem],
     target: StrPath,

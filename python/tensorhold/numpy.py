@@ -1,7 +1,7 @@
 """NumPy arrays in safetensors files: `save`, `save_file`, `load`, `load_file`.
 
-With the package `ml_dtypes` every type of the format has an array type. Types narrower than a byte lie
-packed in the file and one element to a byte in the array, so an array always has its logical shape.
+With the package `ml_dtypes` every type of the format has an array type. Types narrower than a byte
+lie packed in the file and one element to a byte in the array: an array has its logical shape.
 """
 
 from __future__ import annotations

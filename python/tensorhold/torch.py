@@ -170,7 +170,7 @@ def load_file(
 
     Args:
         filename: The file to read.
-        device: Where the tensors are to be. On the host with `"mmap"` they are views of a private map.
+        device: Where the tensors are to be; on the host, mapped, they are views of a private map.
         backend: `"mmap"` maps the file; `"pread"` reads it, which suits network file systems.
 
     Returns:
@@ -197,14 +197,14 @@ def save_model(
 ) -> None:
     """Writes the parameters and buffers of `model` to `filename`, shared ones once.
 
-    Of tensors that share memory, the one that covers it is kept; for each of the others the metadata
-    maps its name to the kept one's.
+    Of tensors that share memory, the one that covers it is kept; for each of the others the
+    metadata maps its name to the kept one's.
 
     Args:
         model: The model.
         filename: The file to write.
         metadata: Texts to keep beside the tensors.
-        force_contiguous: Whether to copy tensors that are not contiguous, which `save_file` refuses.
+        force_contiguous: Whether to copy tensors that are not contiguous; `save_file` refuses them.
 
     Raises:
         RuntimeError: Tensors share memory and none covers all of it.
@@ -329,7 +329,7 @@ def _is_complete(tensor: torch.Tensor) -> bool:
 
 
 def _find_shared_tensors(state_dict: dict[str, torch.Tensor]) -> list[set[str]]:
-    """The names of tensors that overlap in memory, in groups; a tensor that overlaps none is alone."""
+    """The names of the tensors, those that overlap in memory in one group."""
     storages: dict[tuple[torch.device, int, int], set[str]] = defaultdict(set)
     for name, tensor in state_dict.items():
         if tensor.device.type == "meta":
@@ -441,7 +441,7 @@ def _host_bytes(name: str, tensor: torch.Tensor) -> torch.Tensor:
             tensor=name,
         )
     # A conjugate or negative view keeps the plain numbers in memory, and a bit beside them.
-    dense = tensor.detach().to("cpu").resolve_conj().resolve_neg()
+    dense = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
     if dense.nelement() and not dense.data_ptr():
         hint = "give the tensor inside it, such as `.to_local()` of a DTensor"
         raise InvalidTensorError(

@@ -1,0 +1,336 @@
+"""Checkpoints: one table of tensors over a file or many, and the way to write them.
+
+`open` and `save` are `tensorhold.open` and `tensorhold.save`. Both take any of the six frameworks;
+`save` tells them apart by the tensors and imports only the one that made them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from tensorhold import _native
+from tensorhold._errors import ArgumentError, InvalidTensorError
+from tensorhold._native import TensorInfo, TensorSlice
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from typing_extensions import Self
+
+__all__ = ["Checkpoint", "TensorInfo", "TensorSlice", "open", "save"]
+
+# The top package of a tensor's class, and the front end that knows it.
+_FRONT_ENDS = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "jax": "flax",
+    "jaxlib": "flax",
+    "tensorflow": "tensorflow",
+    "mlx": "mlx",
+    "paddle": "paddle",
+}
+
+_UNITS = {"": 1, "b": 1} | {
+    prefix + suffix: base**power
+    for power, prefix in enumerate("kmgt", 1)
+    for suffix, base in (("b", 1000), ("ib", 1024))
+}
+
+
+class Checkpoint(Mapping[str, Any]):
+    """A read-only mapping from names to tensors, over one safetensors file or many.
+
+    Opening reads headers only. `checkpoint[name]` gives a tensor that is a view of the file where
+    the framework can hold one; `load` gives tensors that own their memory. Names come file by file,
+    in the order in which the tensors lie.
+
+    Args:
+        source: A file, a folder, a `*.safetensors.index.json`, or a list of files.
+        framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
+        device: Where tensors are to be.
+        strict: Whether to refuse what the published format forbids though readers take it.
+        backend: `"auto"`, `"mmap"` or `"pread"`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: A file is no valid safetensors file, or the index and the files disagree.
+
+    Example:
+        >>> import numpy as np
+        >>> _ = save({"a": np.arange(3), "b": np.eye(2, dtype=np.float32)}, "ab.safetensors")
+        >>> checkpoint = Checkpoint("ab.safetensors", framework="np")
+        >>> sorted(checkpoint), "c" in checkpoint, checkpoint["a"]
+        (['a', 'b'], False, array([0, 1, 2]))
+        >>> checkpoint.close()
+    """
+
+    def __init__(
+        self,
+        source: str | PathLike[str] | Sequence[str | PathLike[str]],
+        *,
+        framework: str = "pt",
+        device: Any = "cpu",
+        strict: bool = True,
+        backend: str = "auto",
+    ) -> None:
+        self._source = source
+        self._device = device
+        self._native = _native.Checkpoint(source, framework, device, strict, backend)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._native.tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._native.keys())
+
+    def __len__(self) -> int:
+        return self._native.n_tensors()
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._native.contains(name)
+
+    # A mapping compares by its values; values here are tensors on disk.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._source!r})"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The texts kept beside the tensors, of all files together; the first file's text wins."""
+        return self._native.metadata()
+
+    @property
+    def files(self) -> list[str]:
+        """The paths of the files, in the order in which their tensors come."""
+        return self._native.files()
+
+    def info(self, name: str) -> TensorInfo:
+        """What the header says of a tensor: `.dtype .shape .offsets .size_bytes .file`.
+
+        Raises:
+            KeyError: No tensor has this name.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.zeros((2, 3), np.int8)}, "a.safetensors")
+            >>> with open("a.safetensors", framework="np") as checkpoint:
+            ...     info = checkpoint.info("a")
+            >>> info.dtype, info.shape, info.offsets
+            ('I8', (2, 3), (0, 6))
+        """
+        return self._native.info(name)
+
+    def slice(self, name: str) -> TensorSlice:
+        """A tensor to take a part of by `[...]`, reading no bytes but the ones asked for.
+
+        Indexing is NumPy's basic indexing: integers, ranges with steps, `...` and `None`.
+
+        Raises:
+            KeyError: No tensor has this name.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.arange(12).reshape(3, 4)}, "a.safetensors")
+            >>> with open("a.safetensors", framework="np") as checkpoint:
+            ...     checkpoint.slice("a")[::-2, 1:3]
+            array([[9, 10],
+                   [1, 2]])
+        """
+        return self._native.slice(name)
+
+    def load(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        device: Any = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> dict[str, Any]:
+        """Tensors that own their memory and outlive the checkpoint, by name.
+
+        Args:
+            names: Which tensors, in the order to give them; all where `None`.
+            device: Where they are to be, if elsewhere than the checkpoint's device.
+            progress: Called now and then with the bytes done and the bytes in all.
+
+        Raises:
+            KeyError: No tensor has one of these names.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.ones(1), "b": np.zeros(1)}, "ab.safetensors")
+            >>> with open("ab.safetensors", framework="np") as checkpoint:
+            ...     tensors = checkpoint.load(["b"])
+            >>> tensors
+            {'b': array([0.])}
+        """
+        device = self._device if device is None else device
+        return self._native.load(None if names is None else list(names), device, progress)
+
+    def stream(
+        self, names: Iterable[str] | None = None, *, device: Any = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Pairs of a name and a tensor that owns its memory, read one at a time as they are taken.
+
+        Args:
+            names: Which tensors, in the order to give them; all where `None`.
+            device: Where they are to be, if elsewhere than the checkpoint's device.
+
+        Raises:
+            KeyError: No tensor has one of these names.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.ones(1), "b": np.zeros(1)}, "ab.safetensors")
+            >>> with open("ab.safetensors", framework="np") as checkpoint:
+            ...     for name, tensor in checkpoint.stream():
+            ...         print(name, tensor)
+            a [1.]
+            b [0.]
+        """
+        for name in self if names is None else names:
+            yield name, self.load([name], device=device)[name]
+
+    def close(self) -> None:
+        """Lets go of the files. Tensors that are views stay valid and keep what they need."""
+        self._native.close()
+
+
+def open(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    framework: str = "pt",
+    device: Any = "cpu",
+    strict: bool = True,
+    backend: str = "auto",
+) -> Checkpoint:
+    """The checkpoint at `source`: a read-only mapping from names to tensors.
+
+    Args:
+        source: A file, a folder, a `*.safetensors.index.json`, or a list of files.
+        framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
+        device: Where tensors are to be.
+        strict: Whether to refuse what the published format forbids though readers take it.
+        backend: `"auto"`, `"mmap"` or `"pread"`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: A file is no valid safetensors file, or the index and the files disagree.
+
+    Example:
+        >>> import numpy as np
+        >>> _ = save({"a": np.arange(3)}, "a.safetensors", metadata={"made by": "hand"})
+        >>> with open("a.safetensors", framework="np") as checkpoint:
+        ...     print(list(checkpoint), checkpoint.metadata)
+        ['a'] {'made by': 'hand'}
+    """
+    return Checkpoint(source, framework=framework, device=device, strict=strict, backend=backend)
+
+
+def save(
+    tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    target: str | PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | str | None = None,
+    align: int = 4096,
+    durability: Literal["none", "data", "full"] = "data",
+    progress: Callable[[int, int | None], object] | None = None,
+) -> list[str]:
+    """Writes tensors to one file or to shards with an index, whole or not at all.
+
+    A mapping is laid out at once. Pairs from an iterator are written one by one, so that a
+    checkpoint larger than memory can be made: a tensor is let go of when the next one is asked for.
+
+    Args:
+        tensors: Tensors by name, or pairs of a name and a tensor, of any framework.
+        target: The file; with `max_shard_size`, the file or folder that shards are named after.
+        metadata: Texts to keep beside the tensors.
+        max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
+        align: The boundary on which the tensors' bytes begin in the file, a power of two.
+        durability: What is on disk for sure on return: `"none"`, the `"data"`, or `"full"`, which
+            includes the name in its folder.
+        progress: Called now and then with the bytes done and the bytes in all, `None` if unknown.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ValueError: A value is no tensor that can be stored, or an argument is out of range.
+        RuntimeError: PyTorch tensors share memory.
+        OSError: The files cannot be written; what was there before is still there.
+
+    Example:
+        >>> import numpy as np
+        >>> pairs = ((f"layer.{i}", np.full(2, i)) for i in range(2))
+        >>> save(pairs, "layers.safetensors", durability="none")
+        ['layers.safetensors']
+        >>> open("layers.safetensors", framework="np")["layer.1"]
+        array([1, 1])
+    """
+    if isinstance(tensors, Mapping):
+        _refuse_shared(tensors)
+        items: Any = [_item(name, tensor) for name, tensor in tensors.items()]
+    else:
+        items = (_item(name, tensor) for name, tensor in tensors)
+    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    return _native.save(items, target, metadata, limit, align, durability, progress)
+
+
+def _item(name: str, tensor: Any) -> tuple[str, _native.TensorSpec, object]:
+    front_end = _front_end(tensor)
+    if front_end is None:
+        raise InvalidTensorError(
+            f"`{name}` is no tensor of a framework that is known, but {type(tensor)}",
+            kind="InvalidTensor",
+            tensor=name,
+        )
+    spec, hold = import_module(f"tensorhold.{front_end}")._describe(name, tensor)
+    return name, spec, hold
+
+
+def _front_end(tensor: Any) -> str | None:
+    """The name of the front end that knows `tensor`."""
+    for cls in type(tensor).__mro__:
+        front_end = _FRONT_ENDS.get(cls.__module__.partition(".")[0])
+        if front_end is not None:
+            return front_end
+    return None
+
+
+def _refuse_shared(tensors: Mapping[str, Any]) -> None:
+    """Raises where PyTorch tensors overlap in memory or are sparse, as `save_file` does."""
+    of_torch = {name: tensor for name, tensor in tensors.items() if _front_end(tensor) == "torch"}
+    if of_torch:
+        import_module("tensorhold.torch")._evaluate_tensors_for_save(of_torch)
+
+
+def _size_bytes(size: int | str) -> int:
+    """The bytes that `5GB`, `4GiB` or a number stand for."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
+    unit = None if match is None else _UNITS.get(match[2])
+    size_bytes = 0 if match is None or unit is None else int(Decimal(match[1]) * unit)
+    if size_bytes < 1:
+        raise ArgumentError(
+            f"`{size}` is no size of a shard: give a positive number of bytes, or one with a unit"
+            " such as `5GB` or `4GiB`",
+            kind="InvalidArgument",
+        )
+    return size_bytes
