@@ -1,1 +1,34 @@
-//! Keeps model weights.
+//! Keeps model weights: opens, reads, slices, saves and checks safetensors checkpoints.
+//!
+//! ```
+//! use tensorhold::{Checkpoint, Dtype, OpenOptions, SaveOptions, TensorSpec};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("model.safetensors");
+//! let bias = [1.0f32, 2.0, 3.0].map(f32::to_le_bytes).concat();
+//! let tensors = [TensorSpec { name: "bias", dtype: Dtype::F32, shape: &[3] }];
+//! tensorhold::save_file(&path, &tensors, None, &SaveOptions::default(), |_| Ok((&bias[..]).into()))?;
+//!
+//! let checkpoint = Checkpoint::open(&path, &OpenOptions::default())?;
+//! let tensor = checkpoint.tensor("bias")?;
+//! assert_eq!(tensor.info().shape, [3]);
+//! assert_eq!(tensor.read()?, bias);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It holds no tensor library, knows no Python and never runs what a file contains. What bytes mean is
+//! decided in `tensorhold-core`, how files are read and written in `tensorhold-io`; this crate joins them.
+
+mod cache;
+mod checkpoint;
+mod file;
+mod save;
+mod stream;
+mod transfer;
+
+pub use checkpoint::{Checkpoint, Tensor};
+pub use file::{Backend, File, OpenOptions};
+pub use save::{SaveOptions, save_file, save_shards, serialize};
+pub use stream::{StreamOptions, StreamWriter};
+pub use tensorhold_core::*;
+pub use tensorhold_io::{Durability, Map};

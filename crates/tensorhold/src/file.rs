@@ -1,0 +1,130 @@
+//! One open file: its header, and a way to its bytes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
+use tensorhold_io::{Map, Pread, identity, is_network, open_regular};
+
+use crate::cache;
+
+/// How the bytes of a file are reached. Every way gives the same bytes, slices and errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// A map, but reads on a network file system, where a page fault may hang or kill the process.
+    #[default]
+    Auto,
+    /// A private map: tensors are views of the file, read when they are touched.
+    Mmap,
+    /// Positional reads: a file that shrinks is an error, not a signal.
+    Pread,
+}
+
+/// How a checkpoint is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions {
+    /// Which headers are refused.
+    pub rules: Rules,
+    /// How bytes are reached.
+    pub backend: Backend,
+}
+
+impl Default for OpenOptions {
+    /// Strict rules, automatic backend.
+    fn default() -> Self {
+        OpenOptions {
+            rules: Rules::Strict,
+            backend: Backend::Auto,
+        }
+    }
+}
+
+/// One open file. Opening reads the header only.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    header: Arc<Header>,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Arc<Map>),
+    Read(Pread),
+}
+
+impl File {
+    /// Opens the file at `path` and checks its header.
+    ///
+    /// # Errors
+    /// `NotFound`, `PermissionDenied`, `NotRegularFile` or `Io` if it cannot be opened or mapped; the header's
+    /// kinds if it is not a safetensors file by `options.rules`.
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<File> {
+        open(path, options).map_err(|error| error.with_file(path.to_string_lossy()))
+    }
+
+    /// Where the file lies, as it was named when it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's table of tensors.
+    #[must_use]
+    pub fn header(&self) -> &Arc<Header> {
+        &self.header
+    }
+
+    /// The file's map, if it was opened as one.
+    #[must_use]
+    pub fn map(&self) -> Option<&Arc<Map>> {
+        match &self.bytes {
+            Bytes::Mapped(map) => Some(map),
+            Bytes::Read(_) => None,
+        }
+    }
+
+    /// The bytes of the file.
+    #[must_use]
+    pub fn source(&self) -> &dyn Source {
+        match &self.bytes {
+            Bytes::Mapped(map) => &**map,
+            Bytes::Read(pread) => pread,
+        }
+    }
+
+    /// Puts the file and the tensor into an error that happened while `tensor` was read.
+    pub(crate) fn blame(&self, tensor: &TensorInfo<'_>, error: Error) -> Error {
+        error
+            .with_file(self.path.to_string_lossy())
+            .with_tensor(tensor.name)
+    }
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<File> {
+    let file = open_regular(path)?;
+    let identity = identity(&file)?;
+    let wants_map = match options.backend {
+        Backend::Mmap => true,
+        Backend::Pread => false,
+        Backend::Auto => !is_network(&file),
+    };
+    let pread = Pread::new(file)?;
+    let header = match cache::find(&identity, options.rules) {
+        Some(header) => header,
+        None => {
+            let header = Arc::new(Header::read(&pread, options.rules)?);
+            cache::remember(identity, options.rules, &header);
+            header
+        }
+    };
+    let bytes = match wants_map {
+        true => Bytes::Mapped(Arc::new(Map::open(pread.file())?)),
+        false => Bytes::Read(pread),
+    };
+    Ok(File {
+        path: path.to_owned(),
+        header,
+        bytes,
+    })
+}

@@ -1,0 +1,320 @@
+//! Writes checkpoints: one file, or shards with an index.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use tensorhold_core::{
+    Error, ErrorKind, Layout, LayoutOptions, Order, Result, ShardIndex, Sink, TensorSpec, layout,
+    shape_size_bytes,
+};
+use tensorhold_io::{AtomicFile, Durability};
+
+/// How a checkpoint is written.
+#[derive(Debug, Clone, Copy)]
+pub struct SaveOptions {
+    /// The data starts on this boundary, a power of two from 8 on; `None` gives the bytes that the
+    /// reference writes.
+    pub align: Option<u32>,
+    /// What is on the disk when the save returns.
+    pub durability: Durability,
+}
+
+impl Default for SaveOptions {
+    /// Data aligned to a page, on the disk before the name points to it.
+    fn default() -> Self {
+        SaveOptions {
+            align: Some(4096),
+            durability: Durability::Data,
+        }
+    }
+}
+
+impl SaveOptions {
+    fn layout(&self) -> LayoutOptions {
+        LayoutOptions {
+            align: self.align,
+            order: Order::Reference,
+        }
+    }
+}
+
+/// The bytes of the tensor at an index of the list that is saved.
+pub type TensorBytes<'a, 'b> = dyn FnMut(usize) -> Result<Cow<'a, [u8]>> + 'b;
+
+/// A file in memory with these tensors; `bytes` is asked for each tensor once, in the order of the file.
+///
+/// # Errors
+/// Those of [`layout`]; `InvalidTensor` if the bytes of a tensor are not as many as its shape and dtype ask for.
+pub fn serialize<'a>(
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+    mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
+) -> Result<Vec<u8>> {
+    let layout = layout(tensors, metadata, &options.layout())?;
+    let mut file = Vec::new();
+    let reserved = usize::try_from(layout.file_size).map(|size| file.try_reserve_exact(size));
+    if !matches!(reserved, Ok(Ok(()))) {
+        let message = format!("no memory for a file of {} bytes", layout.file_size);
+        return Err(Error::new(ErrorKind::Io, message));
+    }
+    write(tensors, &layout, &mut file, &mut bytes)?;
+    Ok(file)
+}
+
+/// Writes one file with these tensors to `target`, whole or not at all; `bytes` is asked for each tensor
+/// once, in the order of the file, so that only one needs to be in memory.
+///
+/// # Errors
+/// Those of [`serialize`]; `Io`, `PermissionDenied`, `NotFound` or `NotRegularFile` if it cannot be written. What
+/// was at `target` before is then still there.
+pub fn save_file<'a>(
+    target: impl AsRef<Path>,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+    mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let target = target.as_ref();
+    let layout = layout(tensors, metadata, &options.layout())?;
+    prepare(target, tensors, &layout, options.durability, &mut bytes)?.commit()
+}
+
+/// Writes the file beside `target`, ready to be committed.
+fn prepare(
+    target: &Path,
+    tensors: &[TensorSpec<'_>],
+    layout: &Layout,
+    durability: Durability,
+    bytes: &mut TensorBytes<'_, '_>,
+) -> Result<AtomicFile> {
+    let mut file = AtomicFile::create(target, Some(layout.file_size), durability)?;
+    write(tensors, layout, &mut file, bytes)
+        .map_err(|error| error.with_file(target.to_string_lossy()))?;
+    Ok(file)
+}
+
+fn write(
+    tensors: &[TensorSpec<'_>],
+    layout: &Layout,
+    sink: &mut dyn Sink,
+    bytes: &mut TensorBytes<'_, '_>,
+) -> Result<()> {
+    sink.write(&layout.head)?;
+    for &index in &layout.order {
+        let expected = layout.offsets[index].len();
+        let bytes = bytes(index).map_err(|error| error.with_tensor(tensors[index].name))?;
+        if bytes.len() as u64 != expected {
+            let message = format!(
+                "{} bytes were given for a tensor of {expected}",
+                bytes.len()
+            );
+            return Err(
+                Error::new(ErrorKind::InvalidTensor, message).with_tensor(tensors[index].name)
+            );
+        }
+        sink.write(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes shards of at most `max_shard_bytes` of tensors beside each other, and the index `{stem}.safetensors.index.json` that
+/// names them, to `target`: `folder/model.safetensors` gives `folder/model-00001-of-00003.safetensors` and so on. What
+/// fits into one shard becomes the one file `target`. Gives the paths that were written, the index last.
+///
+/// Tensors stay in the order given. The index is the commit: all shards are in place, and durable as asked, before
+/// it is renamed, and files of an earlier save that it still names are left alone until then, then removed.
+///
+/// # Errors
+/// Those of [`save_file`].
+pub fn save_shards<'a>(
+    target: impl AsRef<Path>,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    max_shard_bytes: u64,
+    options: &SaveOptions,
+    mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
+) -> Result<Vec<PathBuf>> {
+    let names = ShardNames::of(target.as_ref())?;
+    let shards = split(tensors, max_shard_bytes)?;
+    let mut pending = Vec::with_capacity(shards.len());
+    for (n, shard) in shards.iter().enumerate() {
+        let path = names.path(n, shards.len());
+        let part = &tensors[shard.clone()];
+        let layout = layout(part, metadata, &options.layout())?;
+        let mut part_bytes = |index: usize| bytes(shard.start + index);
+        let mut file = prepare(&path, part, &layout, options.durability, &mut part_bytes)?;
+        file.prepare()?;
+        pending.push(file);
+    }
+    let shard_of = shards.iter().enumerate().flat_map(|(n, shard)| {
+        tensors[shard.clone()]
+            .iter()
+            .map(move |tensor| (tensor.name, n))
+    });
+    names.commit(pending, shard_of, total_size(tensors)?, options.durability)
+}
+
+fn total_size(tensors: &[TensorSpec<'_>]) -> Result<u64> {
+    tensors.iter().try_fold(0u64, |total, tensor| {
+        let size = shape_size_bytes(tensor.dtype, tensor.shape)?;
+        total
+            .checked_add(size)
+            .ok_or_else(|| Error::new(ErrorKind::Overflow, "the tensors take over 2^64 bytes"))
+    })
+}
+
+/// Ranges of tensors whose bytes stay under the limit; a larger tensor is alone.
+fn split(tensors: &[TensorSpec<'_>], max_shard_bytes: u64) -> Result<Vec<std::ops::Range<usize>>> {
+    let mut shards = Vec::new();
+    let (mut start, mut filled) = (0, 0u64);
+    for (index, tensor) in tensors.iter().enumerate() {
+        let size = shape_size_bytes(tensor.dtype, tensor.shape)
+            .map_err(|error| error.with_tensor(tensor.name))?;
+        if index > start && filled.saturating_add(size) > max_shard_bytes {
+            shards.push(start..index);
+            (start, filled) = (index, 0);
+        }
+        filled = filled.saturating_add(size);
+    }
+    shards.push(start..tensors.len());
+    Ok(shards)
+}
+
+/// The names of the files of one sharded save, and the commit of all of them together.
+pub(crate) struct ShardNames {
+    folder: PathBuf,
+    stem: String,
+    /// What an earlier save left at these names: its shards, which stay until the new index is in place.
+    earlier: BTreeSet<String>,
+    /// Set apart from an earlier save's names where they would collide.
+    generation: Option<String>,
+}
+
+impl ShardNames {
+    pub(crate) fn of(target: &Path) -> Result<ShardNames> {
+        let name = target.file_name().and_then(OsStr::to_str);
+        let stem = name
+            .and_then(|name| name.strip_suffix(".safetensors"))
+            .filter(|stem| !stem.is_empty());
+        let Some(stem) = stem else {
+            let message = "the target of a sharded save must be named `*.safetensors`";
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy())
+            );
+        };
+        let folder = target.parent().unwrap_or_else(|| Path::new("")).to_owned();
+        let earlier = earlier_shards(&folder.join(format!("{stem}.safetensors.index.json")), stem);
+        let generation = (!earlier.is_empty()).then(|| unused_generation(&earlier));
+        Ok(ShardNames {
+            folder,
+            stem: stem.to_owned(),
+            earlier,
+            generation,
+        })
+    }
+
+    /// The path of shard `n`, counted from 0, of `n_shards`.
+    pub(crate) fn path(&self, n: usize, n_shards: usize) -> PathBuf {
+        self.folder.join(self.name(n, n_shards))
+    }
+
+    /// A path beside the shards, for a file whose number is not known yet.
+    pub(crate) fn unnumbered(&self) -> PathBuf {
+        self.folder.join(format!("{}-shard.safetensors", self.stem))
+    }
+
+    fn name(&self, n: usize, n_shards: usize) -> String {
+        let ShardNames {
+            stem, generation, ..
+        } = self;
+        match (n_shards, generation) {
+            (1, _) => format!("{stem}.safetensors"),
+            (_, None) => format!("{stem}-{:05}-of-{n_shards:05}.safetensors", n + 1),
+            (_, Some(generation)) => format!(
+                "{stem}-{generation}-{:05}-of-{n_shards:05}.safetensors",
+                n + 1
+            ),
+        }
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.folder
+            .join(format!("{}.safetensors.index.json", self.stem))
+    }
+
+    /// Puts all shards in place, then the index, then removes what the index replaced.
+    pub(crate) fn commit<'n>(
+        &self,
+        shards: Vec<AtomicFile>,
+        shard_of: impl Iterator<Item = (&'n str, usize)>,
+        total_size: u64,
+        durability: Durability,
+    ) -> Result<Vec<PathBuf>> {
+        let n_shards = shards.len();
+        let mut written: Vec<PathBuf> = (0..n_shards).map(|n| self.path(n, n_shards)).collect();
+        for (n, shard) in shards.into_iter().enumerate() {
+            shard.commit_as(self.name(n, n_shards).as_ref())?;
+        }
+        let single = self.folder.join(format!("{}.safetensors", self.stem));
+        if n_shards == 1 {
+            remove_if_there(&self.index_path())?;
+        } else {
+            let names: Vec<String> = (0..n_shards).map(|n| self.name(n, n_shards)).collect();
+            let json = ShardIndex::to_json(
+                shard_of.map(|(tensor, n)| (tensor, names[n].as_str())),
+                total_size,
+                &[],
+            );
+            let mut index =
+                AtomicFile::create(&self.index_path(), Some(json.len() as u64), durability)?;
+            index.write(json.as_bytes())?;
+            index.commit()?;
+            remove_if_there(&single)?;
+            written.push(self.index_path());
+        }
+        for name in &self.earlier {
+            let path = self.folder.join(name);
+            if !written.contains(&path) {
+                remove_if_there(&path)?;
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// The shards of an earlier save of the same stem: only names that a sharded save of ours or of Hugging Face gives.
+fn earlier_shards(index: &Path, stem: &str) -> BTreeSet<String> {
+    let Ok(text) = std::fs::read(index) else {
+        return BTreeSet::new();
+    };
+    let Ok(index) = ShardIndex::parse(&text) else {
+        return BTreeSet::new();
+    };
+    let is_ours = |name: &&String| {
+        name.strip_prefix(stem)
+            .is_some_and(|rest| rest.starts_with('-') && rest.contains("-of-"))
+    };
+    index.shards().iter().filter(is_ours).cloned().collect()
+}
+
+/// A word that none of the names holds.
+fn unused_generation(names: &BTreeSet<String>) -> String {
+    (2u32..)
+        .map(|n| format!("v{n}"))
+        .find(|word| !names.iter().any(|name| name.contains(&format!("-{word}-"))))
+        .expect("a set of names cannot hold every number")
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(tensorhold_io::io_error(
+            error,
+            path,
+            "remove the file of an earlier save",
+        )),
+        _ => Ok(()),
+    }
+}
