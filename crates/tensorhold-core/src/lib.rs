@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod conformance;
 mod dtype;
@@ -10,8 +12,10 @@ mod error;
 mod escape;
 mod extent;
 mod header;
+mod index;
 mod shape;
 mod slice;
+mod sniff;
 mod storage;
 
 pub use conformance::reference_message;
@@ -23,6 +27,8 @@ pub use header::{
     Header, LENGTH_BYTES, Layout, LayoutOptions, MAX_HEADER_BYTES, Metadata, Order, Rules,
     TensorInfo, TensorSpec, header_length, layout,
 };
+pub use index::ShardIndex;
 pub use shape::{n_elements, shape_size_bytes};
 pub use slice::{BitRuns, Bounds, Index, Loop, Runs, Selection, Strided};
+pub use sniff::{Foreign, sniff};
 pub use storage::{Sink, Source};

@@ -1,5 +1,7 @@
 //! Slices against a naive N-d loop, against NumPy, and against the reference's messages.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use tensorhold_core::{Bounds, ByteRange, Dtype, Error, ErrorKind, Index, Selection};
 
@@ -430,7 +432,7 @@ proptest! {
     ) {
         let width_bits = u64::from(dtype.width_bits());
         let selection = Selection::resolve(dtype, &shape, &index, Bounds::Clamped);
-        if shape.iter().product::<u64>() * width_bits % 8 != 0 {
+        if !(shape.iter().product::<u64>() * width_bits).is_multiple_of(8) {
             prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::Misaligned);
             return Ok(());
         }
@@ -438,7 +440,7 @@ proptest! {
             prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::InvalidSlice);
             return Ok(());
         };
-        if elements.len() as u64 * width_bits % 8 != 0 {
+        if !(elements.len() as u64 * width_bits).is_multiple_of(8) {
             prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::Misaligned);
             return Ok(());
         }
