@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use core::fmt;
 
+use crate::escape::{Escaped, Named};
 use crate::extent::ByteRange;
 
 /// The result of everything in this project.
@@ -69,7 +70,7 @@ pub enum ErrorKind {
 /// What went wrong, where, and what to do.
 ///
 /// It prints as `file: what (tensor …, bytes …)` and, where there is something to do, a second line
-/// `hint: …`. The parts are there one by one for programs.
+/// `hint: …`. What came from a file is [`Escaped`]. The parts are there one by one for programs.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -212,17 +213,20 @@ impl fmt::Display for Error {
             ..
         } = &*self.0;
         if let Some(file) = file {
-            write!(f, "{file}: ")?;
+            write!(f, "{}: ", Escaped(file))?;
         }
-        f.write_str(message)?;
+        write!(f, "{}", Escaped(message))?;
+        let tensor = tensor.as_deref().map(Named);
+        // A message that names its tensor needs no second naming.
+        let tensor = tensor.filter(|tensor| !message.contains(&tensor.to_string()));
         match (tensor, bytes) {
-            (Some(tensor), Some(bytes)) => write!(f, " (tensor `{tensor}`, bytes {bytes})")?,
-            (Some(tensor), None) => write!(f, " (tensor `{tensor}`)")?,
+            (Some(tensor), Some(bytes)) => write!(f, " (tensor {tensor}, bytes {bytes})")?,
+            (Some(tensor), None) => write!(f, " (tensor {tensor})")?,
             (None, Some(bytes)) => write!(f, " (bytes {bytes})")?,
             (None, None) => {}
         }
         match hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+            Some(hint) => write!(f, "\nhint: {}", Escaped(hint)),
             None => Ok(()),
         }
     }
@@ -237,5 +241,33 @@ impl fmt::Debug for Error {
 impl core::error::Error for Error {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_from_a_file_cannot_control_the_terminal() {
+        let error = Error::new(
+            ErrorKind::TensorNotFound,
+            "no tensor `\u{1b}[2J`\nhint: run this",
+        )
+        .with_file("a\u{202e}b")
+        .with_tensor("\u{9b}1m")
+        .with_hint("look");
+        assert_eq!(
+            error.to_string(),
+            "a\\u{202e}b: no tensor `\\u{1b}[2J`\\u{a}hint: run this (tensor `\\u{9b}1m`)\nhint: look"
+        );
+    }
+
+    #[test]
+    fn a_tensor_that_the_message_names_is_not_named_again() {
+        let error = Error::new(ErrorKind::InvalidOffset, "tensor `a` starts late")
+            .with_tensor("a")
+            .with_bytes(ByteRange::new(3, 4));
+        assert_eq!(error.to_string(), "tensor `a` starts late (bytes 3..4)");
     }
 }

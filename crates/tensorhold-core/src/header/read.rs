@@ -5,12 +5,16 @@ use alloc::vec;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ByteRange;
+use crate::sniff::{Foreign, sniff};
 use crate::storage::Source;
 
 use super::{Header, LENGTH_BYTES, MAX_HEADER_BYTES, Rules};
 
 /// The magic number of a zip archive's first entry, read as a header length.
 pub(super) const ZIP_MAGIC: u64 = 0x0403_4B50;
+
+/// How much of each end of a file is looked at to tell what it is.
+const SNIFFED_BYTES: u64 = 4096;
 
 const LENGTH_RANGE: ByteRange = ByteRange {
     start: 0,
@@ -42,8 +46,43 @@ pub fn header_length(prefix: &[u8], file_size: u64) -> Result<usize> {
     usize::try_from(length).map_err(|_| too_large(length))
 }
 
+/// The header of the file behind `source`; where it has none, what the file is instead.
 pub(super) fn header<S: Source + ?Sized>(source: &S, rules: Rules) -> Result<Header> {
-    try_header(source, rules)
+    try_header(source, rules).map_err(|error| match foreign(source) {
+        Some(foreign) if is_about_content(error.kind()) => not_safetensors(error, foreign),
+        _ => error,
+    })
+}
+
+/// Whether the fault is in what the file holds, and not in reading it.
+fn is_about_content(kind: ErrorKind) -> bool {
+    use ErrorKind::*;
+    !matches!(
+        kind,
+        Truncated | NotFound | PermissionDenied | NotRegularFile | Closed | Io
+    )
+}
+
+fn foreign<S: Source + ?Sized>(source: &S) -> Option<Foreign> {
+    let file_size = source.size_bytes();
+    let n_bytes = file_size.min(SNIFFED_BYTES);
+    let (mut head, mut tail) = (vec![0; n_bytes as usize], vec![0; n_bytes as usize]);
+    source.read_at(0, &mut head).ok()?;
+    source.read_at(file_size - n_bytes, &mut tail).ok()?;
+    sniff(&head, &tail, file_size)
+}
+
+fn not_safetensors(error: Error, foreign: Foreign) -> Error {
+    let message = format!(
+        "{} and no safetensors file: {}",
+        foreign.name,
+        error.message()
+    );
+    let bytes = error.bytes();
+    let known = Error::new(ErrorKind::ForeignFormat, message)
+        .with_hint(foreign.hint)
+        .with_source(error);
+    bytes.into_iter().fold(known, Error::with_bytes)
 }
 
 fn try_header<S: Source + ?Sized>(source: &S, rules: Rules) -> Result<Header> {

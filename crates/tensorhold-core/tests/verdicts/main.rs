@@ -1,0 +1,253 @@
+//! The verdict on every header is that of crate `safetensors` 0.8.0, and so is the table.
+
+mod generator;
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use safetensors::tensor::Metadata;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use tensorhold_core::{ErrorKind, Header, Rules};
+
+use generator::{Choices, whole};
+
+/// Holds the two verdicts and tables against each other; whether the file is accepted.
+fn check(file: &[u8]) -> bool {
+    let ours = Header::parse_file(file, Rules::Compatible);
+    // A debug build of the reference panics where a release build wraps around, and refuses.
+    let theirs = catch_unwind(AssertUnwindSafe(|| SafeTensors::read_metadata(file)));
+    let theirs = theirs.ok().and_then(Result::ok);
+    let shown = String::from_utf8_lossy(file.get(8..).unwrap_or_default()).into_owned();
+    match (&ours, &theirs) {
+        (Ok(ours), Some((length, theirs))) => {
+            assert_eq!(ours.data_start(), *length as u64 + 8, "{shown}");
+            compare_tables(ours, theirs, &shown);
+        }
+        (Err(error), Some((length, _))) => {
+            assert_eq!(error.kind(), ErrorKind::DuplicateTensor, "{error}: {shown}");
+            let text = std::str::from_utf8(&file[8..8 + length]).unwrap();
+            assert!(has_duplicate_name(text), "{error}: {shown}");
+        }
+        (Ok(_), None) => panic!("the reference refuses what we accept: {shown}"),
+        (Err(_), None) => {}
+    }
+    check_strict(file, &ours, &shown);
+    ours.is_ok()
+}
+
+fn compare_tables(ours: &Header, theirs: &Metadata, shown: &str) {
+    let tensors = theirs.tensors();
+    assert_eq!(ours.len(), tensors.len(), "{shown}");
+    assert_eq!(ours.data_size(), theirs.data_len() as u64, "{shown}");
+    for (index, tensor) in ours.tensors().enumerate() {
+        let their_info = tensors[tensor.name];
+        let shape: Vec<u64> = their_info.shape.iter().map(|&size| size as u64).collect();
+        let (start, end) = their_info.data_offsets;
+        assert_eq!(
+            tensor.dtype.to_string(),
+            their_info.dtype.to_string(),
+            "{shown}"
+        );
+        assert_eq!(tensor.shape, shape, "{shown}");
+        assert_eq!(tensor.offsets.start, start as u64, "{shown}");
+        assert_eq!(tensor.offsets.end, end as u64, "{shown}");
+        assert_eq!(ours.index_of(tensor.name), Some(index), "{shown}");
+        assert_eq!(ours.tensor_at(index), Some(tensor), "{shown}");
+    }
+    assert!(
+        ours.tensors().is_sorted_by_key(|tensor| tensor.offsets),
+        "{shown}"
+    );
+    let our_metadata = ours.metadata().map(|metadata| {
+        assert_eq!(metadata.iter().count(), metadata.len());
+        metadata
+            .iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    });
+    assert_eq!(our_metadata, *theirs.metadata(), "{shown}");
+}
+
+fn check_strict(file: &[u8], compatible: &tensorhold_core::Result<Header>, shown: &str) {
+    let Ok(strict) = Header::parse_file(file, Rules::Strict) else {
+        return;
+    };
+    let compatible = compatible
+        .as_ref()
+        .expect("strict rules accept what compatible ones refuse");
+    assert!(strict.tensors().eq(compatible.tensors()), "{shown}");
+    let pairs = |header: &Header| -> Option<Vec<(String, String)>> {
+        Some(
+            header
+                .metadata()?
+                .iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
+        )
+    };
+    assert_eq!(pairs(&strict), pairs(compatible), "{shown}");
+    assert!(
+        strict
+            .tensors()
+            .all(|t| !t.name.is_empty() && !t.name.contains(char::is_control))
+    );
+}
+
+fn has_duplicate_name(text: &str) -> bool {
+    struct Names;
+    impl<'de> Visitor<'de> for Names {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a header")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+            let mut names = HashSet::new();
+            let mut has_duplicate = false;
+            while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+                has_duplicate |= !names.insert(name);
+            }
+            Ok(has_duplicate)
+        }
+    }
+    serde_json::Deserializer::from_str(text)
+        .deserialize_map(Names)
+        .unwrap()
+}
+
+fn choices() -> impl Strategy<Value = Vec<u16>> {
+    prop::collection::vec(any::<u16>(), 0..160)
+}
+
+/// 4096 cases, or 16 times `PROPTEST_CASES`.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        cases: default.cases * 16,
+        failure_persistence: None,
+        ..default
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn right_headers_give_the_reference_table(choices in choices()) {
+        check(&generator::file(&mut Choices(choices.iter()), 0));
+    }
+
+    #[test]
+    fn changed_headers_get_the_reference_verdict(choices in choices(), n_changes in 1..4_usize) {
+        check(&generator::file(&mut Choices(choices.iter()), n_changes));
+    }
+
+    #[test]
+    fn changed_bytes_get_the_reference_verdict(
+        choices in choices(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..4),
+    ) {
+        let mut file = generator::file(&mut Choices(choices.iter()), 0);
+        for (place, byte, change) in changes {
+            if file.len() == 8 {
+                break;
+            }
+            let place = 8 + place.index(file.len() - 8);
+            match change {
+                0 => file[place] = byte,
+                1 => file.insert(place, byte),
+                _ => drop(file.remove(place)),
+            }
+            let length = file.len() as u64 - 8;
+            let length = length.min(u64::from_le_bytes(*file.first_chunk().unwrap()));
+            file[..8].copy_from_slice(&length.to_le_bytes());
+        }
+        check(&file);
+    }
+}
+
+#[test]
+fn the_generator_reaches_both_verdicts() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut n_accepted, mut n_files) = (0, 0);
+    for _ in 0..2000 {
+        let tree = choices().new_tree(&mut runner).unwrap();
+        let choices = proptest::strategy::ValueTree::current(&tree);
+        n_accepted += usize::from(check(&generator::file(&mut Choices(choices.iter()), 1)));
+        n_files += 1;
+    }
+    assert!(
+        (n_files / 10..n_files * 9 / 10).contains(&n_accepted),
+        "{n_accepted} of {n_files}"
+    );
+}
+
+#[test]
+fn corner_cases_get_the_reference_verdict() {
+    let nested = |n: usize| {
+        format!(
+            r#"{{"a":{{"x":{}1{},"dtype":"U8","shape":[],"data_offsets":[0,1]}}}}"#,
+            "[".repeat(n),
+            "]".repeat(n)
+        )
+    };
+    let number = |number: &str| {
+        format!(r#"{{"a":{{"x":{number},"dtype":"U8","shape":[],"data_offsets":[0,1]}}}}"#)
+    };
+    let mut accepted = Vec::new();
+    let mut texts: Vec<String> = (120..132).map(nested).collect();
+    for exponent in 280..312 {
+        for significand in [
+            "1",
+            "18446744073709551615",
+            "18446744073709551616",
+            "0.1",
+            "1797693134862315708",
+            "1.7976931348623157",
+            "1.7976931348623158",
+            "1.7976931348623159",
+            "17976931348623157081",
+            "179769313486231570814",
+            "0",
+        ] {
+            texts.push(number(&format!("{significand}e{exponent}")));
+            texts.push(number(&format!("-{significand}e+{exponent}")));
+        }
+    }
+    texts.push(number(&"9".repeat(308)));
+    texts.push(number(&"9".repeat(309)));
+    texts.push(number(&"9".repeat(310)));
+    texts.push(number(&format!("0.{}1e700", "0".repeat(400))));
+    texts.push(number(&format!("0.{}1e720", "0".repeat(400))));
+    for text in &texts {
+        accepted.push(check(&whole(text.as_bytes(), 1)));
+    }
+    assert!(accepted.contains(&true) && accepted.contains(&false));
+}
+
+#[test]
+fn header_lengths_get_the_reference_verdict() {
+    for length in [
+        0,
+        1,
+        2,
+        3,
+        7,
+        8,
+        99_999_999,
+        100_000_000,
+        100_000_001,
+        u64::MAX,
+        u64::MAX - 7,
+    ] {
+        for n_bytes in [0, 1, 7, 8, 9, 10, 16] {
+            let mut file = length.to_le_bytes().to_vec();
+            file.extend_from_slice(b"{}      ");
+            file.truncate(n_bytes);
+            check(&file);
+        }
+    }
+}
