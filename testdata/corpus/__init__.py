@@ -1,0 +1,1 @@
+"""What the corpus consists of: one module for each folder, and the words they share."""
