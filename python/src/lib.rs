@@ -1,0 +1,49 @@
+//! The extension module of the Python package `tensorhold`: arguments in, calls out.
+
+mod buffer;
+mod checkpoint;
+mod device;
+mod dlpack;
+mod error;
+mod framework;
+mod index;
+mod memory;
+mod ndarray;
+mod safe_open;
+mod save;
+mod spec;
+mod tensors;
+mod torch;
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<safe_open::SafeOpen>()?;
+    module.add_class::<safe_open::SafeOpenHandle>()?;
+    module.add_class::<safe_open::PySafeSlice>()?;
+    module.add_class::<checkpoint::Checkpoint>()?;
+    module.add_class::<checkpoint::TensorInfo>()?;
+    module.add_class::<checkpoint::TensorSlice>()?;
+    module.add_class::<spec::TensorSpec>()?;
+    module.add_function(wrap_pyfunction!(spec::serialize, module)?)?;
+    module.add_function(wrap_pyfunction!(spec::serialize_file, module)?)?;
+    module.add_function(wrap_pyfunction!(buffer::deserialize, module)?)?;
+    module.add_function(wrap_pyfunction!(buffer::load_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(torch::torch_flatten, module)?)?;
+    module.add_function(wrap_pyfunction!(ndarray::numpy_flatten, module)?)?;
+    module.add_function(wrap_pyfunction!(save::save, module)?)?;
+    module.add_function(wrap_pyfunction!(cli_main, module)?)?;
+    Ok(())
+}
+
+/// Runs the command line; `arguments` without the program's name. Returns the exit code.
+#[pyfunction]
+fn cli_main(py: Python<'_>, arguments: &Bound<'_, PyAny>) -> PyResult<u8> {
+    let arguments: PyResult<Vec<std::ffi::OsString>> = arguments
+        .try_iter()?
+        .map(|argument| argument?.extract())
+        .collect();
+    let arguments = arguments?;
+    Ok(py.detach(|| tensorhold_cli::run(arguments)))
+}

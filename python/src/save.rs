@@ -1,0 +1,158 @@
+//! The new API's save: one file or shards, from a list or as tensors come.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use tensorhold::{
+    Durability, Error, ErrorKind, Result, SaveOptions, StreamOptions, StreamWriter, save_file,
+    save_shards,
+};
+
+use crate::error;
+use crate::spec::{Named, TensorSpec, borrow, metadata_of};
+
+/// Writes one file, or shards with an index, and returns the paths written. A list is laid out before it is written; an iterator is
+/// drained one item at a time.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the arguments of the Python function"
+)]
+pub(crate) fn save(
+    py: Python<'_>,
+    tensors: &Bound<'_, PyAny>,
+    target: PathBuf,
+    metadata: Option<&Bound<'_, PyAny>>,
+    max_shard_size: Option<u64>,
+    align: u32,
+    durability: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<PathBuf>> {
+    let options = SaveOptions {
+        align: Some(align),
+        durability: parse_durability(py, durability)?,
+    };
+    let request = Request {
+        target,
+        metadata: metadata_of(metadata)?,
+        max_shard_size,
+        options,
+        progress,
+    };
+    match tensors.cast::<PyList>() {
+        Ok(items) => request.save_list(py, items),
+        Err(_) => request.save_stream(py, tensors),
+    }
+}
+
+fn parse_durability(py: Python<'_>, name: &str) -> PyResult<Durability> {
+    match name {
+        "none" => Ok(Durability::None),
+        "data" => Ok(Durability::Data),
+        "full" => Ok(Durability::Full),
+        _ => {
+            let message = format!("durability `{name}` is none of `none`, `data`, `full`");
+            Err(error::new(py, ErrorKind::InvalidArgument, message))
+        }
+    }
+}
+
+struct Request {
+    target: PathBuf,
+    metadata: Option<Vec<(String, String)>>,
+    max_shard_size: Option<u64>,
+    options: SaveOptions,
+    progress: Option<Py<PyAny>>,
+}
+
+impl Request {
+    fn save_list(&self, py: Python<'_>, items: &Bound<'_, PyList>) -> PyResult<Vec<PathBuf>> {
+        let mut named = Named {
+            names: Vec::new(),
+            specs: Vec::new(),
+        };
+        for item in items.iter() {
+            let (name, spec, _) =
+                item.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
+            named.names.push(name);
+            named.specs.push(spec.get().clone());
+        }
+        let total: u64 = named.specs.iter().map(|spec| spec.data_len as u64).sum();
+        let mut raised = None;
+        let written = py.detach(|| self.write_list(&named, total, &mut raised));
+        match raised {
+            Some(raised) => Err(raised),
+            None => written.map_err(|error| error::to_py(py, &error)),
+        }
+    }
+
+    fn write_list(
+        &self,
+        named: &Named,
+        total: u64,
+        raised: &mut Option<PyErr>,
+    ) -> Result<Vec<PathBuf>> {
+        let specs = named.borrow();
+        let metadata = borrow(&self.metadata);
+        let mut done = 0;
+        let bytes = |index: usize| -> Result<Cow<'_, [u8]>> {
+            self.report(done, Some(total))
+                .map_err(|error| stopped(raised, error))?;
+            done += named.specs[index].data_len as u64;
+            // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call.
+            unsafe { named.bytes(index) }
+        };
+        let metadata = metadata.as_deref();
+        let written = match self.max_shard_size {
+            Some(max) => save_shards(&self.target, &specs, metadata, max, &self.options, bytes)?,
+            None => {
+                save_file(&self.target, &specs, metadata, &self.options, bytes)?;
+                vec![self.target.clone()]
+            }
+        };
+        self.report(total, Some(total))
+            .map_err(|error| stopped(raised, error))?;
+        Ok(written)
+    }
+
+    fn save_stream(&self, py: Python<'_>, items: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
+        let options = StreamOptions {
+            save: self.options,
+            max_shard_bytes: self.max_shard_size,
+        };
+        let to_py = |error: Error| error::to_py(py, &error);
+        let metadata = borrow(&self.metadata);
+        let mut writer =
+            StreamWriter::create(&self.target, metadata.as_deref(), options).map_err(to_py)?;
+        let mut done = 0;
+        for item in items.try_iter()? {
+            let (name, spec, _hold) =
+                item?.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
+            let spec = spec.get();
+            let pushed = py.detach(|| {
+                // SAFETY: `_hold` keeps the bytes alive until the next item is asked for.
+                let bytes = unsafe { spec.bytes()? };
+                writer.push(&name, spec.dtype, &spec.shape, bytes)
+            });
+            pushed.map_err(to_py)?;
+            done += spec.data_len as u64;
+            self.report(done, None)?;
+        }
+        py.detach(|| writer.finish()).map_err(to_py)
+    }
+
+    fn report(&self, done: u64, total: Option<u64>) -> PyResult<()> {
+        match &self.progress {
+            Some(progress) => Python::attach(|py| progress.call1(py, (done, total)).map(|_| ())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Keeps what the callback raised, and stops the save.
+fn stopped(raised: &mut Option<PyErr>, error: PyErr) -> Error {
+    *raised = Some(error);
+    Error::new(ErrorKind::InvalidArgument, "the progress callback raised")
+}

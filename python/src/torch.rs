@@ -1,0 +1,236 @@
+//! PyTorch tensors over memory, and memory under PyTorch tensors.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::{ffi, intern};
+use tensorhold::{Dtype, ErrorKind, shape_size_bytes};
+
+use crate::dlpack::{self, DataType};
+use crate::error;
+use crate::memory::Memory;
+use crate::spec::TensorSpec;
+
+/// What this process's PyTorch offers.
+struct Torch {
+    from_dlpack: Py<PyAny>,
+    tensor_type: Py<PyAny>,
+    parameter_type: Py<PyAny>,
+    strided: Py<PyAny>,
+    types: [Option<Type>; Dtype::ALL.len()],
+}
+
+struct Type {
+    dtype: Py<PyAny>,
+    /// Whether DLPack carries the type itself; if not, bytes are taken and viewed as it.
+    direct: bool,
+}
+
+static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
+
+fn torch(py: Python<'_>) -> PyResult<&Torch> {
+    TORCH.get_or_try_init(py, || Torch::probe(py))
+}
+
+impl Torch {
+    fn probe(py: Python<'_>) -> PyResult<Torch> {
+        let module = py.import("torch")?;
+        let from_dlpack = module
+            .getattr("_C")
+            .and_then(|internals| internals.getattr("_from_dlpack"))
+            .or_else(|_| {
+                module
+                    .getattr("utils")?
+                    .getattr("dlpack")?
+                    .getattr("from_dlpack")
+            })?;
+        let types = Dtype::ALL.map(|dtype| {
+            let object = module.getattr(dtype.framework_name()?).ok()?;
+            let direct = carries(&from_dlpack, dtype, &object);
+            Some(Type {
+                dtype: object.unbind(),
+                direct,
+            })
+        });
+        Ok(Torch {
+            from_dlpack: from_dlpack.unbind(),
+            tensor_type: module.getattr("Tensor")?.unbind(),
+            parameter_type: module.getattr("nn")?.getattr("Parameter")?.unbind(),
+            strided: module.getattr("strided")?.unbind(),
+            types,
+        })
+    }
+}
+
+/// Whether this PyTorch makes a tensor of the right type out of a capsule of `dtype`.
+fn carries(from_dlpack: &Bound<'_, PyAny>, dtype: Dtype, object: &Bound<'_, PyAny>) -> bool {
+    let made = || -> PyResult<bool> {
+        let Some(data_type) = DataType::of(dtype) else {
+            return Ok(false);
+        };
+        let memory = Memory::zeroed(8).map_err(|error| error::to_py(object.py(), &error))?;
+        let capsule = dlpack::capsule(object.py(), memory, data_type, Box::new([1]))?;
+        from_dlpack.call1((capsule,))?.getattr("dtype")?.eq(object)
+    };
+    made().unwrap_or(false)
+}
+
+/// A tensor over `memory`, which it keeps alive, with a storage of its own.
+pub(crate) fn tensor<'py>(
+    py: Python<'py>,
+    memory: Memory,
+    dtype: Dtype,
+    shape: &[u64],
+) -> PyResult<Bound<'py, PyAny>> {
+    let torch = torch(py)?;
+    let Some(Type {
+        dtype: object,
+        direct,
+    }) = &torch.types[dtype as usize]
+    else {
+        let message = format!("this PyTorch has no type for {dtype}");
+        return Err(error::new(py, ErrorKind::InvalidArgument, message));
+    };
+    let shape = storage_shape(py, dtype, shape)?;
+    let from_dlpack = torch.from_dlpack.bind(py);
+    if *direct {
+        let data_type = DataType::of(dtype).expect("a type that was carried has DLPack's words");
+        return from_dlpack.call1((dlpack::capsule(py, memory, data_type, shape)?,));
+    }
+    let n_bytes = i64::try_from(memory.len())?;
+    let bytes = from_dlpack.call1((dlpack::capsule(
+        py,
+        memory,
+        DataType::U8,
+        Box::new([n_bytes]),
+    )?,))?;
+    bytes
+        .call_method1(intern!(py, "view"), (object,))?
+        .call_method1(intern!(py, "view"), (PyTuple::new(py, shape.iter())?,))
+}
+
+/// The shape that PyTorch stores: F4 lies in pairs along the last dimension.
+fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Box<[i64]>> {
+    let mut dims: Box<[i64]> = shape
+        .iter()
+        .map(|&dim| i64::try_from(dim))
+        .collect::<Result<_, _>>()?;
+    if dtype == Dtype::F4 {
+        match dims.last_mut() {
+            Some(last) if *last % 2 == 0 => *last /= 2,
+            _ => {
+                let message = format!(
+                    "f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {shape:?}"
+                );
+                return Err(error::new(py, ErrorKind::Misaligned, message));
+            }
+        }
+    }
+    Ok(dims)
+}
+
+/// Descriptions of dense, contiguous tensors in host memory, no two of one storage; `None` where anything is otherwise,
+/// which the front end then looks into.
+#[pyfunction]
+pub(crate) fn torch_flatten<'py>(
+    py: Python<'py>,
+    tensors: &Bound<'py, PyAny>,
+    hold: &Bound<'py, PyList>,
+) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Ok(tensors) = tensors.cast_exact::<PyDict>() else {
+        return Ok(None);
+    };
+    if cfg!(target_endian = "big") {
+        return Ok(None);
+    }
+    let torch = torch(py)?;
+    let specs = PyDict::new(py);
+    let mut storages = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors.iter() {
+        let Some(described) = describe(torch, &tensor)? else {
+            return Ok(None);
+        };
+        if !name.is_instance_of::<PyString>() {
+            return Ok(None);
+        }
+        if described.storage_ptr != 0 {
+            storages.push(described.storage_ptr);
+        }
+        specs.set_item(&name, Bound::new(py, described.spec)?)?;
+        hold.append(tensor)?;
+    }
+    storages.sort_unstable();
+    let shared = storages.windows(2).any(|pair| pair[0] == pair[1]);
+    Ok((!shared).then_some(specs))
+}
+
+struct Described {
+    spec: TensorSpec,
+    storage_ptr: u64,
+}
+
+fn describe(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Described>> {
+    let py = tensor.py();
+    let kind = tensor.get_type();
+    if !kind.is(&torch.tensor_type) && !kind.is(&torch.parameter_type) {
+        return Ok(None);
+    }
+    let is = |name: &Bound<'_, PyString>| tensor.call_method0(name)?.is_truthy();
+    if !tensor.getattr(intern!(py, "layout"))?.is(&torch.strided)
+        || !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()?
+        || !is(intern!(py, "is_contiguous"))?
+        || is(intern!(py, "is_neg"))?
+        || is(intern!(py, "is_conj"))?
+    {
+        return Ok(None);
+    }
+    let dtype = tensor.getattr(intern!(py, "dtype"))?;
+    let Some(dtype) = dtype_of(torch, &dtype) else {
+        return Ok(None);
+    };
+    let mut shape: Vec<u64> = tensor.getattr(intern!(py, "shape"))?.extract()?;
+    if dtype == Dtype::F4 {
+        match shape.last_mut() {
+            Some(last) => *last *= 2,
+            None => return Ok(None),
+        }
+    }
+    let Ok(size_bytes) = shape_size_bytes(dtype, &shape) else {
+        return Ok(None);
+    };
+    let data_ptr = address(&tensor.call_method0(intern!(py, "data_ptr"))?)?;
+    let storage = tensor.call_method0(intern!(py, "untyped_storage"))?;
+    let storage_ptr = address(&storage.call_method0(intern!(py, "data_ptr"))?)?;
+    if size_bytes > 0 && data_ptr == 0 {
+        return Ok(None);
+    }
+    let data_len = usize::try_from(size_bytes)?;
+    Ok(Some(Described {
+        spec: TensorSpec {
+            dtype,
+            shape,
+            data_ptr,
+            data_len,
+        },
+        storage_ptr,
+    }))
+}
+
+fn dtype_of(torch: &Torch, object: &Bound<'_, PyAny>) -> Option<Dtype> {
+    let is = |known: &Option<Type>| known.as_ref().is_some_and(|known| object.is(&known.dtype));
+    Dtype::ALL
+        .into_iter()
+        .zip(&torch.types)
+        .find(|(_, known)| is(known))
+        .map(|(dtype, _)| dtype)
+}
+
+/// An address that Python holds as an int.
+fn address(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    // SAFETY: `value` is a live object; what is no int raises, which is looked for.
+    let address = unsafe { ffi::PyLong_AsUnsignedLongLong(value.as_ptr()) };
+    match PyErr::take(value.py()) {
+        Some(error) if address == u64::MAX => Err(error),
+        _ => Ok(address),
+    }
+}
