@@ -185,9 +185,10 @@ def load_file(filename: str | os.PathLike[str], *, backend: str = "mmap") -> dic
 
 def _getdtype(dtype_str: str) -> np.dtype[Any]:
     try:
-        return np.dtype(_TYPES[dtype_str])
+        dtype: np.dtype[Any] = np.dtype(_TYPES[dtype_str])
     except KeyError:
         raise _no_dtype(dtype_str) from None
+    return dtype
 
 
 def _no_dtype(code: str) -> DtypeError:
@@ -244,9 +245,9 @@ def _pack(array: Array) -> Array:
     """The bytes (1-d, uint8) in which a file holds elements narrower than a byte."""
     n_elements, n_bytes = _GROUPS[array.dtype.name]
     width_bits = 8 * n_bytes // n_elements
-    values = array.reshape(-1).view(np.uint8)
-    short = -values.size % n_elements
-    values = np.pad(values, (0, short)).reshape(-1, n_elements).astype(np.uint32)
+    short = -array.size % n_elements
+    octets = np.pad(array.reshape(-1).view(np.uint8), (0, short))
+    values = octets.reshape(-1, n_elements).astype(np.uint32)
     groups = np.zeros(values.shape[0], np.uint32)
     for i in range(n_elements):
         groups |= (values[:, i] & ((1 << width_bits) - 1)) << (i * width_bits)
