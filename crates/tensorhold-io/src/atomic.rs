@@ -1,28 +1,26 @@
 //! Files that are replaced whole or not at all.
 
 mod calls;
+mod failure;
 mod in_place;
+mod late;
 mod space;
 mod target;
 mod temporary;
+mod way;
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Sink};
+use tensorhold_core::{ByteRange, ErrorKind, Result, Sink};
 
 use self::calls::{Calls, SYSTEM, is_unknown, is_unsupported};
-use self::in_place::InPlace;
-use self::target::Target;
-use self::temporary::Temporary;
-use crate::error::{io_error, text};
-use crate::platform::{self, Attributes, Privacy};
+use self::way::Way;
 
 /// Small pieces are gathered up to this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -76,17 +74,6 @@ pub struct AtomicFile {
     is_broken: AtomicBool,
     durability: Durability,
     calls: &'static Calls,
-}
-
-/// How the bytes reach the target.
-#[derive(Debug)]
-enum Way {
-    Rename {
-        temporary: Temporary,
-        old: Option<Attributes>,
-    },
-    InPlace(InPlace),
-    Stream,
 }
 
 impl AtomicFile {
@@ -153,49 +140,10 @@ impl AtomicFile {
                 temporary.keep();
                 let temporary = temporary.path().to_owned();
                 self.replace(&temporary)
-                    .map_err(|error| self.left_behind(error, &temporary))?;
+                    .map_err(|error| failure::left_behind(error, &temporary))?;
             }
         }
         self.sync_folder()
-    }
-
-    /// Puts the file in the place of another target, `file_name` in the same folder: for a set of files whose names
-    /// tell how many they are.
-    ///
-    /// # Errors
-    /// Those of [`commit`](AtomicFile::commit); `InvalidArgument` if the bytes went straight to the first target.
-    pub fn commit_as(mut self, file_name: &OsStr) -> Result<()> {
-        if !matches!(self.way, Way::Rename { .. }) {
-            return Err(self.error(
-                ErrorKind::InvalidArgument,
-                "the folder takes no new files, so the name cannot change",
-            ));
-        }
-        self.name.set_file_name(file_name);
-        self.target.set_file_name(file_name);
-        self.commit()
-    }
-
-    /// Writes all bytes from `position` on to `sink`.
-    ///
-    /// # Errors
-    /// `Io` if the system refuses; those of the sink.
-    pub fn copy_to(&mut self, position: u64, sink: &mut dyn Sink) -> Result<()> {
-        self.flush()?;
-        let file = self.open_file()?;
-        let mut piece = vec![0; BUFFER_BYTES];
-        let mut at = position;
-        loop {
-            match platform::read_at(file, &mut piece, at) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    sink.write(&piece[..n])?;
-                    at += n as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.cannot(error, "read back")),
-            }
-        }
     }
 
     fn create_with(
@@ -204,23 +152,7 @@ impl AtomicFile {
         durability: Durability,
         calls: &'static Calls,
     ) -> Result<AtomicFile> {
-        let (target, way, file) = match Target::resolve(name)? {
-            Target::Other { path, metadata } => {
-                let file = platform::open_for_writing(&path, &metadata)
-                    .map_err(|error| io_error(error, name, "open for writing"))?;
-                (path, Way::Stream, file)
-            }
-            Target::Nameless { path, metadata } => {
-                let (in_place, file) = InPlace::open(&path, &metadata, calls)
-                    .map_err(|error| io_error(error, name, "open for writing"))?;
-                (path, Way::InPlace(in_place), file)
-            }
-            Target::File { path, old } => {
-                let (way, file) = beside(&path, old.as_ref(), calls)
-                    .map_err(|error| cannot_create(error, name, &path))?;
-                (path, way, file)
-            }
-        };
+        let (target, way, file) = way::open(name, calls)?;
         let mut created = AtomicFile {
             name: name.to_owned(),
             target,
@@ -252,6 +184,9 @@ impl AtomicFile {
     }
 
     fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
         let buffer = std::mem::take(&mut self.buffer);
         let flushed = self.put(&buffer);
         self.buffer = buffer;
@@ -311,18 +246,21 @@ impl AtomicFile {
         if self.takes_positions() {
             self.set_length(file)?;
         }
-        if let Way::Rename { old: Some(old), .. } = &self.way {
-            // Without modes in the file system, or without the right to set them, the new file stays private to its owner.
-            match (self.calls.set_attributes)(file, old) {
-                Err(error) if !is_unsupported(&error) => {
-                    return Err(self.cannot(error, "set the mode"));
-                }
-                _ => {}
-            }
-        }
+        self.set_attributes(file)?;
         sync(file, self.durability, self.calls).map_err(|error| self.cannot(error, "sync"))?;
         match self.file.take().map(self.calls.close) {
             Some(Err(error)) => Err(self.cannot(error, "close")),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_attributes(&self, file: &File) -> Result<()> {
+        let Way::Rename { old: Some(old), .. } = &self.way else {
+            return Ok(());
+        };
+        match (self.calls.set_attributes)(file, old) {
+            // Without modes in the file system, or the right to set them, the new file stays private to its owner.
+            Err(error) if !is_unsupported(&error) => Err(self.cannot(error, "set the mode")),
             _ => Ok(()),
         }
     }
@@ -398,97 +336,9 @@ impl Sink for AtomicFile {
     }
 }
 
-/// A new file in the target's folder or, where that is refused, the target itself.
-fn beside(
-    target: &Path,
-    old: Option<&std::fs::Metadata>,
-    calls: &'static Calls,
-) -> io::Result<(Way, File)> {
-    // Without an old file to be as private as, the system itself gives the right mode.
-    let privacy = match old {
-        Some(_) => Privacy::Private,
-        None => Privacy::Ordinary,
-    };
-    match Temporary::create(target, privacy, calls) {
-        Ok((temporary, file)) => {
-            let old = old.map(|old| platform::attributes(target, old));
-            Ok((Way::Rename { temporary, old }, file))
-        }
-        Err(error) if is_unsupported(&error) => {
-            let (in_place, file) = match old {
-                Some(old) => InPlace::open(target, old, calls),
-                None => InPlace::create(target, calls),
-            }
-            .map_err(|_| error)?;
-            Ok((Way::InPlace(in_place), file))
-        }
-        Err(error) => Err(error),
-    }
-}
-
 fn sync(file: &File, durability: Durability, calls: &Calls) -> io::Result<()> {
     match (calls.sync)(file, durability) {
         Err(error) if !is_unknown(&error) => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// What is said where it goes wrong.
-impl AtomicFile {
-    fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
-        Error::new(kind, message).with_file(self.name.display().to_string())
-    }
-
-    fn cannot(&self, error: io::Error, doing: &str) -> Error {
-        io_error(error, &self.name, doing)
-    }
-
-    /// A write was refused: the file is of no more use.
-    fn refused(&self, error: &io::Error, bytes: ByteRange) -> Error {
-        self.is_broken.store(true, Ordering::Relaxed);
-        let message = match space::is_short(error) {
-            false => format!("cannot write: {}", text(error)),
-            true => {
-                let needed = self.size_hint.unwrap_or(0).max(bytes.end);
-                let is_ours = matches!(self.way, Way::Rename { .. });
-                let free = self
-                    .file
-                    .as_ref()
-                    .and_then(|file| space::free_bytes(file, is_ours));
-                space::message(error, needed, free)
-            }
-        };
-        let result = Error::new(crate::error::kind(error), message)
-            .with_file(self.name.display().to_string())
-            .with_os_error(error.raw_os_error())
-            .with_bytes(bytes);
-        match &self.way {
-            Way::Rename { old: Some(_), .. } => result.with_hint("the old file is as it was"),
-            Way::InPlace(in_place) if in_place.has_begun() => result.with_hint(
-                "the file had to be overwritten in place, as its folder takes no new files; it is incomplete now",
-            ),
-            _ => result,
-        }
-    }
-
-    /// The rename failed, but the bytes are all there.
-    fn left_behind(&self, error: Error, temporary: &Path) -> Error {
-        error.with_hint(format!(
-            "the new file is complete and lies at `{}`",
-            temporary.display()
-        ))
-    }
-}
-
-fn cannot_create(error: io::Error, name: &Path, target: &Path) -> Error {
-    let folder = target.parent().unwrap_or(target);
-    let hint = match error.kind() {
-        io::ErrorKind::NotFound => Some(format!("the folder `{}` is not there", folder.display())),
-        _ => platform::permission_hint(folder, &error),
-    };
-    let error = io_error(error, name, "create");
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
     }
 }

@@ -98,3 +98,18 @@ fn holds_safetensors(folder: &Path) -> bool {
         })
     })
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode};
+
+    use super::*;
+
+    #[test]
+    fn a_fifo_that_took_a_files_place_does_not_block_its_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(platform::open_without_blocking(&path).is_ok());
+    }
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Durability;
 use crate::platform::{self, Attributes, Privacy};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Calls {
     pub create_new: fn(&Path, Privacy) -> io::Result<File>,
     pub allocate: fn(&File, u64) -> io::Result<()>,

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tensorhold_core::{ErrorKind, Result};
+use tensorhold_core::{Error, ErrorKind, Result};
 
 use crate::error::io_error;
 use crate::open::not_regular;
@@ -44,7 +44,7 @@ impl Target {
             other => other.map_err(refused)?,
         };
         if metadata.is_dir() {
-            return Err(not_regular(path, &metadata, NEEDED));
+            return Err(no_file(path, &metadata));
         }
         if !metadata.is_file() {
             let path = path.to_owned();
@@ -67,6 +67,11 @@ impl Target {
     }
 }
 
+/// What lies at `name` cannot be replaced by a file.
+pub(super) fn no_file(name: &Path, metadata: &Metadata) -> Error {
+    not_regular(name, metadata, NEEDED)
+}
+
 /// Checks once more that the rename will replace a regular file or nothing.
 pub(super) fn require_replaceable(target: &Path, name: &Path) -> Result<()> {
     match fs::symlink_metadata(target) {
@@ -76,7 +81,7 @@ pub(super) fn require_replaceable(target: &Path, name: &Path) -> Result<()> {
             name,
             "replace",
         )),
-        Ok(metadata) => Err(not_regular(name, &metadata, NEEDED)),
+        Ok(metadata) => Err(no_file(name, &metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error(error, name, "replace")),
     }
@@ -117,7 +122,7 @@ fn require_file_name(real: &Path, name: &Path) -> Result<()> {
     if real.file_name().is_some() && !ends_as_folder(real) && !ends_as_folder(name) {
         return Ok(());
     }
-    Err(tensorhold_core::Error::new(
+    Err(Error::new(
         ErrorKind::NotRegularFile,
         format!("names a directory, where {NEEDED}"),
     )

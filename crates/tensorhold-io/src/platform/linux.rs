@@ -68,14 +68,15 @@ pub(crate) fn free_bytes(file: &File) -> Option<u64> {
 /// Where Linux keeps a POSIX access list, of which the mode shows only the mask.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
+/// `XATTR_SIZE_MAX` of `linux/limits.h`.
+const MAX_ATTRIBUTE_BYTES: usize = 1 << 16;
+
 /// The access list of the file at `path`, if it has one beyond its mode.
 pub(crate) fn access_list(path: &Path) -> Option<Vec<u8>> {
-    let size_bytes = rustix::fs::getxattr(path, ACCESS_LIST, &mut [0_u8; 0][..]).ok()?;
-    // The system caps an attribute at 64 KiB.
-    let mut list = vec![0; size_bytes];
+    let mut list = vec![0; MAX_ATTRIBUTE_BYTES];
     let size_bytes = rustix::fs::getxattr(path, ACCESS_LIST, &mut list[..]).ok()?;
     list.truncate(size_bytes);
-    (!list.is_empty()).then_some(list)
+    Some(list)
 }
 
 pub(crate) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {

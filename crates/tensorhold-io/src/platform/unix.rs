@@ -57,7 +57,6 @@ pub(crate) fn create_new(path: &Path, privacy: Privacy) -> io::Result<File> {
         Privacy::Ordinary => 0o666,
     };
     OpenOptions::new()
-        .read(true)
         .write(true)
         .create_new(true)
         .mode(mode)

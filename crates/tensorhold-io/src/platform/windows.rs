@@ -27,7 +27,7 @@ pub(crate) fn open_for_writing(path: &Path, _metadata: &Metadata) -> io::Result<
 }
 
 pub(crate) fn create_new(path: &Path, _privacy: Privacy) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 pub(crate) fn kind_of(metadata: &Metadata) -> (&'static str, Option<i32>) {

@@ -1,0 +1,57 @@
+//! What is said when a save goes wrong.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use tensorhold_core::{ByteRange, Error, ErrorKind};
+
+use super::way::Way;
+use super::{AtomicFile, space};
+use crate::error::{io_error, kind, text};
+
+impl AtomicFile {
+    pub(super) fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
+        Error::new(kind, message).with_file(self.name.display().to_string())
+    }
+
+    pub(super) fn cannot(&self, error: io::Error, doing: &str) -> Error {
+        io_error(error, &self.name, doing)
+    }
+
+    /// A write was refused: the file is of no more use.
+    pub(super) fn refused(&self, error: &io::Error, bytes: ByteRange) -> Error {
+        self.is_broken.store(true, Ordering::Relaxed);
+        let message = match space::is_short(error) {
+            false => format!("cannot write: {}", text(error)),
+            true => {
+                let needed = self.size_hint.unwrap_or(0).max(bytes.end);
+                let is_ours = matches!(self.way, Way::Rename { .. });
+                let free = self
+                    .file
+                    .as_ref()
+                    .and_then(|file| space::free_bytes(file, is_ours));
+                space::message(error, needed, free)
+            }
+        };
+        let result = Error::new(kind(error), message)
+            .with_file(self.name.display().to_string())
+            .with_os_error(error.raw_os_error())
+            .with_bytes(bytes);
+        match &self.way {
+            Way::Rename { old: Some(_), .. } => result.with_hint("the old file is as it was"),
+            Way::InPlace(in_place) if in_place.has_begun() => result.with_hint(
+                "the file had to be overwritten in place, as its folder takes no new files; it is incomplete now",
+            ),
+            _ => result,
+        }
+    }
+}
+
+/// The rename failed, but the bytes are all there.
+pub(super) fn left_behind(error: Error, temporary: &Path) -> Error {
+    error.with_hint(format!(
+        "the new file is complete and lies at `{}`",
+        temporary.display()
+    ))
+}
