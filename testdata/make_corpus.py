@@ -5,13 +5,14 @@ since its verdicts are found by running it. Pinned messages in an existing `corp
 """
 
 import re
+import struct
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from corpus import foreign, indexes, malformed, reference, toml_text, valid
-from corpus.case import Case, Recipe
+from corpus.case import LENGTH_BYTES, Case, Recipe
 from corpus.expected import table_of
 from corpus.indexes import IndexCase
 
@@ -73,8 +74,9 @@ def _pinned_messages() -> dict[tuple[str, str], str]:
 def _case_entry(case: Case, pinned: dict[tuple[str, str], str]) -> Entry:
     content = case.content()
     message = reference.message_on(content)
-    compatible = case.compatible or reference.kind_of(message)
-    strict = case.strict or compatible
+    header = reference.kind_of(message)
+    compatible = "ForeignFormat" if case.names else case.compatible or header
+    strict = case.strict or _strict_kind(content, compatible)
     _require_place(case, message, compatible, strict)
     recipe = case.data if isinstance(case.data, Recipe) else None
     entry: Entry = {
@@ -89,6 +91,7 @@ def _case_entry(case: Case, pinned: dict[tuple[str, str], str]) -> Entry:
         "strict": strict,
         "verify": case.verify,
         "names": case.names,
+        "header": header if case.names else None,
     }
     for rules, verdict in (("compatible", compatible), ("strict", strict)):
         key = f"{rules}_message"
@@ -106,11 +109,21 @@ def _require_place(case: Case, message: str | None, compatible: str, strict: str
     }
     if not fits[folder]:
         raise SystemExit(f"error: {case.file}: {compatible} and {strict} fit another folder")
-    refused = message is not None
-    if case.compatible is not None and (refused or case.compatible != "DuplicateTensor"):
+    if case.compatible and (message is not None or case.compatible != "DuplicateTensor"):
         raise SystemExit(f"error: {case.file}: only duplicate names differ from the reference")
-    if case.strict is not None and refused:
-        raise SystemExit(f"error: {case.file}: refused by the reference too: {message}")
+    if case.names and folder != "foreign":
+        raise SystemExit(f"error: {case.file}: only foreign files are named")
+
+
+def _strict_kind(content: bytes, compatible: str) -> str:
+    """The strict verdict that follows from the compatible one.
+
+    The strict rules look at the header's first and last byte before they read it as JSON.
+    """
+    (n,) = struct.unpack("<Q", content[:LENGTH_BYTES].ljust(LENGTH_BYTES, b"\0"))
+    header = content[LENGTH_BYTES : LENGTH_BYTES + n]
+    has_braces = header.startswith(b"{") and header.rstrip(b" ").endswith(b"}")
+    return "Forbidden" if compatible == "HeaderJson" and not has_braces else compatible
 
 
 def _expected(content: bytes, stored: bool) -> Entry:
@@ -172,9 +185,8 @@ def _write_files(files: dict[Path, bytes]) -> None:
 
 def _print_summary(entries: list[Entry], index_entries: list[Entry]) -> None:
     folders = Counter(str(entry["file"]).partition("/")[0] for entry in entries)
-    print(
-        *(f"{folder}: {count}" for folder, count in folders.items()), f"index: {len(index_entries)}"
-    )
+    folders["index"] = len(index_entries)
+    print(*(f"{folder}: {count}" for folder, count in folders.items()), sep=", ")
     pairs = Counter((entry["reference"], entry["compatible"], entry["strict"]) for entry in entries)
     for (verdict, compatible, strict), count in sorted(pairs.items(), key=str):
         print(f"{count:4}  reference {verdict}, compatible {compatible}, strict {strict}")

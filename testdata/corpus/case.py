@@ -47,7 +47,8 @@ class Case:
     """A file and what is claimed about it.
 
     The verdict of the compatible rules follows from the reference's and needs no word here, but where the
-    two differ. The strict verdict is the compatible one where `strict` is not given.
+    two differ. The strict verdict follows from the compatible one where `strict` is not given. A file whose true
+    kind `names` is refused as foreign by both.
     """
 
     file: str

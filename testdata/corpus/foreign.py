@@ -36,7 +36,7 @@ def _text() -> Iterator[Case]:
     index = {"metadata": {"total_size": 8}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}
     yield _case("index_json", "the index of a sharded checkpoint in the place of a shard", json.dumps(index, indent=2).encode(), "index")
     yield _case("config_json", "the configuration of a model in the place of its weights", b'{\n  "architectures": ["Model"]\n}\n', "JSON")
-    yield _case("plain_text", "a plain sentence", b"Entry not found", None)
+    yield _case("plain_text", "a plain sentence", b"Entry not found", "text")
 
 
 TENSOR_HEAD = b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x01"
@@ -52,7 +52,7 @@ def _pickles() -> Iterator[Case]:
     system = b"}(U\x10protocol_versionM\xe9\x03U\rlittle_endian\x88U\ntype_sizes}u"
     legacy = b"".join(b"\x80\x02" + body + b"." for body in (magic, b"M\xe9\x03", system))
     legacy += _state_dict(b"Nt") + b"\x80\x02]U\x010a." + struct.pack("<q", 1) + struct.pack("<f", 1.5)
-    yield _case("torch_legacy", "a checkpoint of PyTorch before 1.6: several pickles and the bytes", legacy, "pickle")
+    yield _case("torch_legacy", "a checkpoint of PyTorch before 1.6: several pickles and the bytes", legacy, "PyTorch")
     for protocol, body in (
         (0, b"(dp0\nVa\np1\nI1\ns."),
         (1, b"}q\x00X\x01\x00\x00\x00aq\x01K\x01s."),
@@ -62,7 +62,7 @@ def _pickles() -> Iterator[Case]:
         (5, b"\x80\x05\x95\x09\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s."),
     ):
         about = f"a pickle of protocol {protocol}"
-        yield _case(f"pickle_{protocol}", about, body, "pickle" if protocol >= 2 else None)
+        yield _case(f"pickle_{protocol}", about, body, None if protocol == 1 else "pickle")
 
 
 def _zip(entries: Sequence[tuple[str, bytes]]) -> bytes:
@@ -108,7 +108,7 @@ def _arrays() -> Iterator[Case]:
     addresses = struct.pack("<4q", 0, -1, 96, -1) + struct.pack("<QQII", 0, 96, 0, 0) + bytes(16)
     yield _case("hdf5", "the superblock of an HDF5 file, as Keras writes them", b"\x89HDF\r\n\x1a\n" + sizes + addresses, "HDF5")
     producer = b"\x12\x07pytorch\x1a\x042.15"
-    yield _case("onnx", "the start of an ONNX model: version 8, made by pytorch", b"\x08\x08" + producer + b":\x02\x12\x00B\x02\x10\x11", None)
+    yield _case("onnx", "the start of an ONNX model: version 8, made by pytorch", b"\x08\x08" + producer + b":\x02\x12\x00B\x02\x10\x11", "ONNX")
     array = b"\x93\x91\x01\xa7float32\xc4\x04" + struct.pack("<f", 1.5)
     extension = b"\xc7" + bytes([len(array), 1]) + array
     yield _case("flax_msgpack", "weights as flax writes them with msgpack", b"\x81\xa6params\x81\xa6kernel" + extension, "msgpack")
@@ -128,5 +128,6 @@ def _compressed() -> Iterator[Case]:
 def _blank() -> Iterator[Case]:
     yield _case("empty", "a file of no bytes", b"", "empty")
     yield _case("zeros", "a file of zeros, as a broken download leaves it", bytes(64), "zero")
+    yield _case("zeros_8", "eight zeros, which are the length of an empty header", bytes(8), "zero")
     yield _case("ones", "a file of 0xFF bytes, as erased flash memory gives it", b"\xff" * 64, None)
-    yield _case("spaces", "a file of spaces", b" " * 64, None)
+    yield _case("spaces", "a file of spaces", b" " * 64, "text")
