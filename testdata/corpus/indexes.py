@@ -105,7 +105,7 @@ def _names() -> Iterator[IndexCase]:
         ("dot_slash", f"./{FIRST}", "a shard by a path, although of the same folder"),
         ("backslash", f"shards\\{FIRST}", "a shard's name with a backslash"),
         ("drive", "C:\\model.safetensors", "a shard by an absolute path of Windows"),
-        ("nul", f"{FIRST}\0", "a shard's name with a NUL"),
+        ("name_with_nul", f"{FIRST}\0", "a shard's name with a NUL"),
         ("empty_name", "", "a shard without a name"),
     ):
         index = _index({**WHOLE, "a": name}, total_size=12)
