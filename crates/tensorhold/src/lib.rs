@@ -25,6 +25,7 @@ mod file;
 mod save;
 mod stream;
 mod transfer;
+mod units;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use file::{Backend, File, OpenOptions};
@@ -32,3 +33,4 @@ pub use save::{SaveOptions, save_file, save_shards, serialize};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
 pub use tensorhold_io::{Durability, Map};
+pub use units::{Bytes, Count, Exact, parse_bytes};
