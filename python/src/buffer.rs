@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyList};
 use tensorhold::{Error, Header, Result, Rules, TensorInfo};
 
+use crate::collector::Paused;
 use crate::error;
 use crate::memory::Memory;
 use crate::tensors::{self, Maker, insert};
@@ -159,6 +160,7 @@ pub(crate) fn load_bytes<'py>(
     let maker = Maker::new(py, framework, device)?;
     let view = Arc::new(View::of(data)?);
     let header = parse(py, &view)?;
+    let _paused = Paused::new(py);
     let dict = PyDict::new(py);
     for info in header.tensors() {
         let memory =

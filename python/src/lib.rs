@@ -2,6 +2,7 @@
 
 mod buffer;
 mod checkpoint;
+mod collector;
 mod device;
 mod dlpack;
 mod error;

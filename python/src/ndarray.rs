@@ -13,6 +13,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCapsule, PyDict, PyList, PyString};
 use tensorhold::Dtype;
 
+use crate::collector::Paused;
 use crate::memory::Memory;
 use crate::spec::TensorSpec;
 
@@ -103,6 +104,7 @@ pub(crate) fn numpy_flatten<'py>(
         return Ok(None);
     }
     let mut known: Vec<(Py<PyAny>, Dtype)> = Vec::new();
+    let _paused = Paused::new(py);
     let specs = PyDict::new(py);
     for (name, array) in arrays.iter() {
         let Some(spec) = describe(py, &array, &mut known)? else {

@@ -10,6 +10,7 @@ use tensorhold::{
     Backend, Bounds, Checkpoint, Error, ErrorKind, Index, OpenOptions, Rules, Selection, Tensor,
 };
 
+use crate::collector::Paused;
 use crate::error;
 use crate::framework::Framework;
 use crate::index::{self, Asked};
@@ -114,6 +115,7 @@ impl Opened {
     }
 
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let _paused = Paused::new(py);
         let dict = PyDict::new(py);
         for tensor in self.checkpoint.tensors() {
             insert(

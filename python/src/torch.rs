@@ -6,6 +6,7 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{ffi, intern};
 use tensorhold::{Dtype, ErrorKind, shape_size_bytes};
 
+use crate::collector::Paused;
 use crate::dlpack::{self, DataType};
 use crate::error;
 use crate::memory::Memory;
@@ -144,6 +145,7 @@ pub(crate) fn torch_flatten<'py>(
         return Ok(None);
     }
     let torch = torch(py)?;
+    let _paused = Paused::new(py);
     let specs = PyDict::new(py);
     let mut storages = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors.iter() {
