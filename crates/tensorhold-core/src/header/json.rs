@@ -18,6 +18,9 @@ use super::number;
 /// The recursion limit of crate `serde_json` 1.0.
 const MAX_DEPTH: u32 = 127;
 
+/// Runs of this many bytes are searched without a call; names are seldom longer.
+const SHORT: usize = 120;
+
 /// A place in a JSON text. Every method first passes over whitespace.
 pub(crate) struct Cursor<'a> {
     text: &'a str,
@@ -30,8 +33,9 @@ pub(crate) struct Cursor<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct JsonStr<'a> {
     raw: &'a str,
-    start: usize,
-    has_escapes: bool,
+    /// Where it starts in the text, doubled, plus one if it has escapes: without padding, so that
+    /// it is copied in whole words.
+    start_and_escapes: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -52,7 +56,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte that is no whitespace; the cursor stops before it.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.as_bytes().get(self.position) {
@@ -63,7 +67,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over `byte`, which `what` names for an error.
-    #[inline]
+    #[inline(always)]
     pub fn expect(&mut self, byte: u8, what: &'static str) -> Result<()> {
         if self.peek() != Some(byte) {
             return Err(self.expected(what));
@@ -74,7 +78,7 @@ impl<'a> Cursor<'a> {
 
     /// The next key of the object whose `{` is behind, with its `:` passed, or `None` after the
     /// closing `}`. `first` starts as `true`.
-    #[inline]
+    #[inline(always)]
     pub fn next_key(&mut self, first: &mut bool) -> Result<Option<JsonStr<'a>>> {
         match self.peek() {
             Some(b'}') => {
@@ -114,7 +118,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next string, which `what` names for an error.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self, what: &'static str) -> Result<JsonStr<'a>> {
         self.expect(b'"', what)?;
         let start = self.position;
@@ -123,8 +127,7 @@ impl<'a> Cursor<'a> {
             self.position = end + 1;
             return Ok(JsonStr {
                 raw: &self.text[start..end],
-                start,
-                has_escapes: false,
+                start_and_escapes: start << 1,
             });
         }
         self.string_with_escapes(start, end)
@@ -208,6 +211,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// What is left of the text.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.position..]
+    }
+
+    /// Moves the cursor to where `rest`, the end of the text, begins.
+    #[inline]
+    pub fn move_to(&mut self, rest: &[u8]) {
+        self.position = self.text.len() - rest.len();
+    }
+
     /// An error that says what should stand at the cursor, and what does.
     #[cold]
     pub fn expected(&self, what: &'static str) -> Error {
@@ -265,20 +280,44 @@ impl<'a> Cursor<'a> {
     }
 
     /// How many bytes from the cursor stand before the next quote or backslash.
-    #[inline]
+    #[inline(always)]
     fn plain_run(&self) -> Result<usize> {
-        let rest = &self.text.as_bytes()[self.position..];
-        let Some(length) = memchr::memchr2(b'"', b'\\', rest) else {
+        let run = &self.text.as_bytes()[self.position..];
+        let mut rest = run;
+        while let Some((word, tail)) = rest.split_first_chunk::<8>() {
+            let stops = stops(u64::from_le_bytes(*word));
+            if stops != 0 {
+                let length = run.len() - rest.len() + (stops.trailing_zeros() / 8) as usize;
+                return if run[length] < b' ' {
+                    Err(self.raw_control(run))
+                } else {
+                    Ok(length)
+                };
+            }
+            rest = tail;
+            if run.len() - rest.len() > SHORT {
+                break;
+            }
+        }
+        self.long_run(run, run.len() - rest.len())
+    }
+
+    /// Finds the end of a run whose first `seen` bytes belong to it.
+    #[cold]
+    fn long_run(&self, run: &[u8], seen: usize) -> Result<usize> {
+        let Some(length) = memchr::memchr2(b'"', b'\\', &run[seen..]) else {
             return Err(self.fault_at(self.text.len(), "a string is not closed"));
         };
+        let length = seen + length;
         // A fold without an early exit is what the compiler turns into vector code.
-        let has_control = rest[..length]
+        let has_control = run[..length]
             .iter()
             .fold(false, |found, &byte| found | (byte < b' '));
         if has_control {
-            return Err(self.raw_control(&rest[..length]));
+            Err(self.raw_control(run))
+        } else {
+            Ok(length)
         }
-        Ok(length)
     }
 
     #[cold]
@@ -302,10 +341,22 @@ impl<'a> Cursor<'a> {
         self.position = end + 1;
         Ok(JsonStr {
             raw: &self.text[start..end],
-            start,
-            has_escapes: true,
+            start_and_escapes: start << 1 | 1,
         })
     }
+}
+
+/// The high bit of every byte of `word` that is a quote, a backslash or a control character. Bits
+/// above the lowest one that is set may be wrong.
+#[inline]
+fn stops(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let equals = |byte: u8| {
+        let zeros = word ^ (ONES * u64::from(byte));
+        zeros.wrapping_sub(ONES) & !zeros
+    };
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (equals(b'"') | equals(b'\\') | control) & (ONES << 7)
 }
 
 /// The brackets that are open around a value, one bit each, innermost last.
@@ -330,13 +381,13 @@ impl<'a> JsonStr<'a> {
     /// The string, if it has no escapes.
     #[inline]
     pub fn plain(self) -> Option<&'a str> {
-        (!self.has_escapes).then_some(self.raw)
+        (self.start_and_escapes & 1 == 0).then_some(self.raw)
     }
 
     /// Where the string starts in the text, after its quote.
     #[inline]
     pub fn start(self) -> usize {
-        self.start
+        self.start_and_escapes >> 1
     }
 
     /// The string with its escapes resolved.

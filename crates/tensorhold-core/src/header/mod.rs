@@ -5,6 +5,7 @@
 //! overlap, each as long as its shape and dtype ask for, up to the end of the file.
 
 mod build;
+mod canonical;
 pub(crate) mod json;
 mod number;
 mod parse;

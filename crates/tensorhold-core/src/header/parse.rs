@@ -6,6 +6,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Named;
 
+use super::canonical::{self, Description};
 use super::json::{Cursor, JsonStr};
 use super::table::{Entry, Name, Pairs, Table};
 use super::{LENGTH_BYTES, Rules, validate};
@@ -48,15 +49,6 @@ struct Parser<'a> {
     is_chain: bool,
 }
 
-/// The fields of one tensor as they come.
-#[derive(Default)]
-struct Fields {
-    dtype: Option<Dtype>,
-    /// Where the dims start in the table, and their product unless it passes 2^64.
-    shape: Option<(usize, Option<u64>)>,
-    offsets: Option<(u64, u64)>,
-}
-
 impl<'a> Parser<'a> {
     fn header(&mut self) -> Result<()> {
         if self.rules == Rules::Strict {
@@ -67,7 +59,7 @@ impl<'a> Parser<'a> {
         let mut has_metadata = false;
         while let Some(key) = self.cursor.next_key(&mut first)? {
             let name = self.name(key);
-            if name.of(self.text, &self.table.resolved) != METADATA {
+            if !self.is_metadata(key, name) {
                 self.tensor(key, name)?;
             } else if has_metadata {
                 return Err(self
@@ -79,6 +71,14 @@ impl<'a> Parser<'a> {
             }
         }
         self.cursor.end()
+    }
+
+    #[inline]
+    fn is_metadata(&self, key: JsonStr<'a>, name: Name) -> bool {
+        match key.plain() {
+            Some(plain) => plain == METADATA,
+            None => name.of(self.text, &self.table.resolved) == METADATA,
+        }
     }
 
     fn strict_ends(&self) -> Result<()> {
@@ -110,13 +110,26 @@ impl<'a> Parser<'a> {
         if self.rules == Rules::Strict {
             self.strict_name(key, name)?;
         }
-        let mut fields = Fields::default();
+        let n_dims = self.table.dims.len();
+        if let Some((description, rest)) =
+            canonical::description(self.cursor.rest(), &mut self.table.dims)
+        {
+            self.cursor.move_to(rest);
+            return self.push(name, n_dims, &description);
+        }
+        self.table.dims.truncate(n_dims);
+        self.general_tensor(name)
+    }
+
+    #[inline(never)]
+    fn general_tensor(&mut self, name: Name) -> Result<()> {
+        let dims_start = self.table.dims.len();
         let read = match self.cursor.peek() {
-            Some(b'{') => self.object_form(&mut fields),
-            Some(b'[') => self.array_form(&mut fields),
+            Some(b'{') => self.object_form(),
+            Some(b'[') => self.array_form(),
             _ => Err(self.cursor.expected("an object that describes the tensor")),
         };
-        read.and_then(|()| self.push(name, &fields))
+        read.and_then(|tensor| self.push(name, dims_start, &tensor))
             .map_err(|error| error.with_tensor(name.of(self.text, &self.table.resolved)))
     }
 
@@ -125,7 +138,11 @@ impl<'a> Parser<'a> {
         if name.is_empty() {
             return Err(self.forbidden(key.start(), "a tensor has an empty name"));
         }
-        let is_clean = name.bytes().all(|byte| (b' '..0x7f).contains(&byte));
+        // A fold without an early exit is what the compiler turns into vector code.
+        let is_ascii_text = |byte: u8| (b' '..0x7f).contains(&byte);
+        let is_clean = name
+            .bytes()
+            .fold(true, |clean, byte| clean & is_ascii_text(byte));
         if !is_clean && name.contains(char::is_control) {
             let message = format!("the name {} holds a control character", Named(name));
             return Err(self.forbidden(key.start(), message).with_tensor(name));
@@ -133,56 +150,68 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn object_form(&mut self, fields: &mut Fields) -> Result<()> {
+    fn object_form(&mut self) -> Result<Description> {
         let start = self.cursor.position();
         self.cursor.expect(b'{', "`{`")?;
+        let (mut dtype, mut n_elements, mut offsets) = (None, None, None);
         let mut first = true;
         while let Some(key) = self.cursor.next_key(&mut first)? {
             match &*key.resolve() {
-                "dtype" if fields.dtype.is_none() => fields.dtype = Some(self.dtype()?),
-                "shape" if fields.shape.is_none() => fields.shape = Some(self.shape()?),
-                "data_offsets" if fields.offsets.is_none() => {
-                    fields.offsets = Some(self.offsets()?);
-                }
-                known @ ("dtype" | "shape" | "data_offsets") => {
-                    let message = format!("the field `{known}` stands twice");
-                    return Err(self.cursor.fault_at(key.start(), message));
-                }
-                unknown if self.rules == Rules::Strict => {
-                    let message = format!("the field {} is unknown", Named(unknown));
-                    return Err(self.forbidden(key.start(), message));
-                }
-                _ => self.cursor.skip_value(2)?,
+                "dtype" if dtype.is_none() => dtype = Some(self.dtype()?),
+                "shape" if n_elements.is_none() => n_elements = Some(self.shape()?),
+                "data_offsets" if offsets.is_none() => offsets = Some(self.offsets()?),
+                other => self.other_field(key, other)?,
             }
         }
-        self.all_there(fields, start)
-    }
-
-    fn array_form(&mut self, fields: &mut Fields) -> Result<()> {
-        let start = self.cursor.position();
-        if self.rules == Rules::Strict {
-            return Err(self.forbidden(start, "a tensor is described by an array"));
-        }
-        self.cursor.expect(b'[', "`[`")?;
-        fields.dtype = Some(self.dtype()?);
-        self.cursor.expect(b',', "`,` and the shape")?;
-        fields.shape = Some(self.shape()?);
-        self.cursor.expect(b',', "`,` and the offsets")?;
-        fields.offsets = Some(self.offsets()?);
-        self.cursor
-            .expect(b']', "`]` after dtype, shape and offsets")
-    }
-
-    fn all_there(&self, fields: &Fields, start: usize) -> Result<()> {
-        let missing = match fields {
-            Fields { dtype: None, .. } => "dtype",
-            Fields { shape: None, .. } => "shape",
-            Fields { offsets: None, .. } => "data_offsets",
-            _ => return Ok(()),
+        let missing = match (dtype, n_elements, offsets) {
+            (Some(dtype), Some(n_elements), Some((start, end))) => {
+                return Ok(Description {
+                    dtype,
+                    n_elements,
+                    start,
+                    end,
+                });
+            }
+            (None, ..) => "dtype",
+            (_, None, _) => "shape",
+            _ => "data_offsets",
         };
         Err(self
             .cursor
             .fault_at(start, format!("the field `{missing}` is missing")))
+    }
+
+    fn other_field(&mut self, key: JsonStr<'a>, field: &str) -> Result<()> {
+        if matches!(field, "dtype" | "shape" | "data_offsets") {
+            let message = format!("the field `{field}` stands twice");
+            return Err(self.cursor.fault_at(key.start(), message));
+        }
+        if self.rules == Rules::Strict {
+            let message = format!("the field {} is unknown", Named(field));
+            return Err(self.forbidden(key.start(), message));
+        }
+        self.cursor.skip_value(2)
+    }
+
+    fn array_form(&mut self) -> Result<Description> {
+        if self.rules == Rules::Strict {
+            let message = "a tensor is described by an array";
+            return Err(self.forbidden(self.cursor.position(), message));
+        }
+        self.cursor.expect(b'[', "`[`")?;
+        let dtype = self.dtype()?;
+        self.cursor.expect(b',', "`,` and the shape")?;
+        let n_elements = self.shape()?;
+        self.cursor.expect(b',', "`,` and the offsets")?;
+        let (start, end) = self.offsets()?;
+        self.cursor
+            .expect(b']', "`]` after dtype, shape and offsets")?;
+        Ok(Description {
+            dtype,
+            n_elements,
+            start,
+            end,
+        })
     }
 
     fn dtype(&mut self) -> Result<Dtype> {
@@ -216,9 +245,9 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn shape(&mut self) -> Result<(usize, Option<u64>)> {
+    /// Appends the dims to the table; their product, or `None` if it passes 2^64.
+    fn shape(&mut self) -> Result<Option<u64>> {
         self.cursor.expect(b'[', "an array of sizes")?;
-        let start = self.table.dims.len();
         let mut n_elements = Some(1_u64);
         let mut first = true;
         while self.cursor.next_item(&mut first)? {
@@ -226,7 +255,7 @@ impl<'a> Parser<'a> {
             n_elements = n_elements.and_then(|product| product.checked_mul(size));
             self.table.dims.push(size);
         }
-        Ok((start, n_elements))
+        Ok(n_elements)
     }
 
     fn offsets(&mut self) -> Result<(u64, u64)> {
@@ -239,13 +268,15 @@ impl<'a> Parser<'a> {
         Ok((start, end))
     }
 
+    /// Takes up a tensor whose dims are the last ones in the table, from `dims_start` on.
     #[inline]
-    fn push(&mut self, name: Name, fields: &Fields) -> Result<()> {
-        let (Some(dtype), Some((dims_start, n_elements)), Some((start, end))) =
-            (fields.dtype, fields.shape, fields.offsets)
-        else {
-            return Ok(());
-        };
+    fn push(&mut self, name: Name, dims_start: usize, tensor: &Description) -> Result<()> {
+        let &Description {
+            dtype,
+            n_elements,
+            start,
+            end,
+        } = tensor;
         let dims = dims_start..self.table.dims.len();
         let entry = Entry::new(name, dtype, dims.clone(), start);
         let size = validate::size_bytes(dtype, n_elements, &self.table.dims[dims])?;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::hash::{BuildHasher, Hasher};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::dtype::Dtype;
 use crate::extent::ByteRange;
@@ -274,13 +274,12 @@ impl Table {
         for index in 0..self.len() {
             let name = self.name(text, index);
             let hash = hash_name(&seed, name);
-            if let Some(&other) =
-                places.find(hash, |&other| self.name(text, other as usize) == name)
-            {
-                return Err((other as usize, index));
-            }
+            let same = |&other: &u32| self.name(text, other as usize) == name;
             let rehash = |&other: &u32| hash_name(&seed, self.name(text, other as usize));
-            places.insert_unique(hash, index as u32, rehash);
+            match places.entry(hash, same, rehash) {
+                hash_table::Entry::Occupied(other) => return Err((*other.get() as usize, index)),
+                hash_table::Entry::Vacant(place) => drop(place.insert(index as u32)),
+            }
         }
         self.index = NameIndex { seed, places };
         Ok(())

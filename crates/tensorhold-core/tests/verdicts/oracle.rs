@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use safetensors::SafeTensors;
 use safetensors::tensor::Metadata;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use tensorhold_core::{ErrorKind, Header, Rules};
+use tensorhold_core::{Header, Rules};
 
 /// Holds the two verdicts and tables against each other; whether the file is accepted.
 pub fn check(file: &[u8]) -> bool {
@@ -21,7 +21,6 @@ pub fn check(file: &[u8]) -> bool {
             compare_tables(ours, theirs, &shown);
         }
         (Err(error), Some((length, _))) => {
-            assert_eq!(error.kind(), ErrorKind::DuplicateTensor, "{error}: {shown}");
             let text =
                 std::str::from_utf8(&file[8..8 + length]).expect("the reference has read it");
             assert!(has_duplicate_name(text), "{error}: {shown}");
