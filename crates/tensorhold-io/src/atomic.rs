@@ -270,14 +270,10 @@ impl AtomicFile {
         if let Way::InPlace(in_place) = &self.way {
             in_place.begin(file);
         }
-        let is_wrong = file.metadata().is_ok_and(|metadata| metadata.len() != end);
-        let is_reserved = self.size_hint.is_some_and(|size_bytes| size_bytes > end);
-        if !is_wrong && !is_reserved {
-            return Ok(());
-        }
-        match (self.calls.set_length)(file, end) {
-            // Space that was set aside for nothing does no harm.
-            Err(error) if is_wrong => Err(self.cannot(error, "cut the file to its length")),
+        // Also where the size hint, and so the space set aside, was too large.
+        match file.metadata() {
+            Ok(metadata) if metadata.len() != end => (self.calls.set_length)(file, end)
+                .map_err(|error| self.cannot(error, "cut the file to its length")),
             _ => Ok(()),
         }
     }

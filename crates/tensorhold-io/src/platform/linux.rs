@@ -37,8 +37,10 @@ const NETWORK: [u32; 22] = [
 ];
 
 pub(crate) fn is_network(file: &File) -> bool {
-    // The kernel's word is wider on some machines and signed on others; the numbers have 32 bits.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the kernel's word is wider on some machines and signed on others; the numbers have 32 bits"
+    )]
     rustix::fs::fstatfs(file).is_ok_and(|system| NETWORK.contains(&(system.f_type as u32)))
 }
 
@@ -51,7 +53,7 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
         return Ok(());
     }
     loop {
-        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size_bytes) {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
             Err(Errno::INTR) => {}
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(error.into()),
             _ => return Ok(()),

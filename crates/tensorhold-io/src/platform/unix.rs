@@ -130,9 +130,16 @@ pub(crate) fn write_at(file: &File, bytes: &[u8], position: u64) -> io::Result<u
     file.write_at(bytes, position)
 }
 
+/// To check the rights of the user that the process acts as, not of the one that started it.
+#[cfg(not(target_os = "android"))]
+const EFFECTIVE: AtFlags = AtFlags::EACCESS;
+/// Android does not tell the two apart.
+#[cfg(target_os = "android")]
+const EFFECTIVE: AtFlags = AtFlags::empty();
+
 /// Whether this process may write to the file at `path`.
 pub(crate) fn require_writable(path: &Path) -> io::Result<()> {
-    match rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
+    match rustix::fs::accessat(CWD, path, Access::WRITE_OK, EFFECTIVE) {
         Ok(()) => Ok(()),
         // An old kernel that cannot check for the effective user: the rename then decides.
         Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
