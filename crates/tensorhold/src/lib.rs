@@ -22,6 +22,7 @@
 mod cache;
 mod checkpoint;
 mod file;
+mod report;
 mod save;
 mod stream;
 mod transfer;
@@ -29,6 +30,7 @@ mod units;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use file::{Backend, File, OpenOptions};
+pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use save::{SaveOptions, save_file, save_shards, serialize};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
