@@ -1,0 +1,72 @@
+# Everything a newcomer runs. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The engine is built in release, as users get it.
+WHEELS := target/wheels
+# Seconds for each fuzz target.
+SECONDS_EACH ?= 30
+
+SOURCES := $(shell find crates python -name '*.rs' -o -name 'Cargo.toml' -o -path 'python/tensorhold/*' -name '*.py*' | grep -v '/target/\|\.pyc') Cargo.toml Cargo.lock python/pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust test-python lint fuzz bench docs wheel clean
+
+help: ## Lists the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo $(VENV)/.wheel ## Does the main job on real weights
+	$(BIN)/python examples/demo.py
+
+test: test-rust test-python ## Runs every test
+
+test-rust:
+	tools/cargo-test.sh --workspace
+
+test-python: $(VENV)/.test $(VENV)/.wheel
+	$(BIN)/python -m pytest python/tests
+	$(BIN)/python testdata/check_reference.py
+	$(BIN)/python python/tests/upstream/run.py
+
+lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the house's walls
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict python/tensorhold examples bench testdata
+	$(BIN)/python -m mypy.stubtest tensorhold._native
+
+fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
+	tools/fuzz.sh $(SECONDS_EACH)
+
+bench: $(VENV)/.wheel ## Times the works of the design against safetensors
+	bench/run.sh
+
+docs: $(VENV)/.test $(VENV)/.wheel ## Builds the Rust documentation and runs every example of the guides
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(BIN)/python docs/check_examples.py
+
+wheel: $(VENV)/.wheel ## Builds the wheel in release
+
+clean: ## Removes what was built
+	rm -rf $(VENV) target
+
+$(VENV)/.created:
+	tools/make-venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.demo: python/requirements/demo.txt $(VENV)/.created
+	$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/.test: python/requirements/test.txt $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(VENV)/.wheel: $(SOURCES) $(VENV)/.created
+	rm -rf $(WHEELS)
+	$(BIN)/python -m pip install --quiet 'maturin>=1.8,<2'
+	$(BIN)/maturin build --quiet --release --manifest-path python/Cargo.toml --out $(WHEELS)
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(WHEELS)/*.whl
+	@touch $@
