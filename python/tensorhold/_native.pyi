@@ -11,6 +11,7 @@
 #       the framework's tensor out of an array that one of the two functions above has typed.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, final
 
@@ -183,7 +184,7 @@ def save(
     align: int,
     durability: Literal["none", "data", "full"],
     progress: Callable[[int, int | None], object] | None,
-) -> list[str]: ...
+) -> list[Path]: ...
 
 # Runs the command line; `arguments` without the program's name. Returns the exit code.
 def cli_main(arguments: Iterable[str]) -> int: ...

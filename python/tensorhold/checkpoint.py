@@ -151,8 +151,8 @@ class Checkpoint(Mapping[str, Any]):
             >>> _ = save({"a": np.arange(12).reshape(3, 4)}, "a.safetensors")
             >>> with open("a.safetensors", framework="np") as checkpoint:
             ...     checkpoint.slice("a")[::-2, 1:3]
-            array([[9, 10],
-                   [1, 2]])
+            array([[ 9, 10],
+                   [ 1,  2]])
         """
         return self._native.slice(name)
 
@@ -261,7 +261,7 @@ def save(
 
     Args:
         tensors: Tensors by name, or pairs of a name and a tensor, of any framework.
-        target: The file; with `max_shard_size`, the file or folder that shards are named after.
+        target: The file, named `*.safetensors`; shards and their index are named after it.
         metadata: Texts to keep beside the tensors.
         max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
         align: The boundary on which the tensors' bytes begin in the file, a power of two.
@@ -291,7 +291,8 @@ def save(
     else:
         items = (_item(name, tensor) for name, tensor in tensors)
     limit = None if max_shard_size is None else _size_bytes(max_shard_size)
-    return _native.save(items, target, metadata, limit, align, durability, progress)
+    written = _native.save(items, target, metadata, limit, align, durability, progress)
+    return [str(path) for path in written]
 
 
 def _item(name: str, tensor: Any) -> tuple[str, _native.TensorSpec, object]:

@@ -111,11 +111,13 @@ def load_file(filename: str | os.PathLike[str], *, backend: str = "mmap") -> dic
 
 def _from_numpy(array: npt.NDArray[Any], dtype_code: str, device: str = "cpu") -> Array:
     """A JAX array with the numbers of `array`."""
-    name = array.dtype.name
-    if dtype_code in numpy._ML_DTYPES and not hasattr(jnp, name):
-        message = f"JAX has no dtype for `{dtype_code}` ({name})"
-        raise DtypeError(message, kind="UnsupportedDtype")
-    return jnp.array(array)
+    try:
+        return jnp.array(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if dtype_code not in numpy._ML_DTYPES:
+            raise
+        message = f"JAX has no dtype for `{dtype_code}` ({array.dtype.name})"
+        raise DtypeError(message, kind="UnsupportedDtype") from error
 
 
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:

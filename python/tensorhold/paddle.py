@@ -117,8 +117,8 @@ def save_file(
 
     Example:
         >>> save_file({"a": paddle.ones([2], dtype="bfloat16")}, "ones.safetensors")
-        >>> load_file("ones.safetensors")["a"].dtype
-        paddle.bfloat16
+        >>> load_file("ones.safetensors")["a"].dtype == paddle.bfloat16
+        True
     """
     hold: list[object] = []
     serialize_file(_flatten(tensors, hold), filename, metadata=metadata)
