@@ -22,29 +22,30 @@ impl AtomicFile {
     /// A write was refused: the file is of no more use.
     pub(super) fn refused(&self, error: &io::Error, bytes: ByteRange) -> Error {
         self.is_broken.store(true, Ordering::Relaxed);
+        let needed = self.size_hint.unwrap_or(0).max(bytes.end);
         let message = match space::is_short(error) {
+            true => space::message(error, needed, self.free_bytes()),
             false => format!("cannot write: {}", text(error)),
-            true => {
-                let needed = self.size_hint.unwrap_or(0).max(bytes.end);
-                let is_ours = matches!(self.way, Way::Rename { .. });
-                let free = self
-                    .file
-                    .as_ref()
-                    .and_then(|file| space::free_bytes(file, is_ours));
-                space::message(error, needed, free)
-            }
         };
-        let result = Error::new(kind(error), message)
+        let refused = Error::new(kind(error), message)
             .with_file(self.name.display().to_string())
             .with_os_error(error.raw_os_error())
             .with_bytes(bytes);
         match &self.way {
-            Way::Rename { old: Some(_), .. } => result.with_hint("the old file is as it was"),
-            Way::InPlace(in_place) if in_place.has_begun() => result.with_hint(
+            Way::InPlace(in_place) if in_place.has_begun() => refused.with_hint(
                 "the file had to be overwritten in place, as its folder takes no new files; it is incomplete now",
             ),
-            _ => result,
+            _ if error.kind() == io::ErrorKind::FileTooLarge => refused.with_hint(format!(
+                "this file system takes no file of {needed} bytes; save in shards"
+            )),
+            Way::Rename { old: Some(_), .. } => refused.with_hint("the old file is as it was"),
+            _ => refused,
         }
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let is_ours = matches!(self.way, Way::Rename { .. });
+        space::free_bytes(self.file.as_ref()?, is_ours)
     }
 }
 

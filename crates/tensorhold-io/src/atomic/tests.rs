@@ -248,9 +248,13 @@ fn each_failure_before_the_rename_keeps_the_old_file() {
 
 #[test]
 fn a_file_that_is_too_large_for_its_file_system_is_refused_at_once() {
-    fails_without_a_trace(
-        calls(|calls| calls.allocate = |_, _| refuse(27)),
-        "cannot write: File too large",
+    let calls = calls(|calls| calls.allocate = |_, _| refuse(27));
+    fails_without_a_trace(calls, "cannot write: File too large");
+    let folder = tempfile::tempdir().unwrap();
+    let error = save(&folder.path().join("a"), b"new", calls).unwrap_err();
+    assert_eq!(
+        error.hint(),
+        Some("this file system takes no file of 3 bytes; save in shards")
     );
 }
 

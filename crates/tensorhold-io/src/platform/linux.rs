@@ -44,6 +44,9 @@ pub(crate) fn is_network(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|system| NETWORK.contains(&(system.f_type as u32)))
 }
 
+/// A tmpfs begins anew at each signal, so that a program with a fast timer would never get its space.
+const MAX_INTERRUPTIONS: usize = 3;
+
 /// Sets space aside for a file of `size_bytes`.
 ///
 /// # Errors
@@ -52,13 +55,14 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     if size_bytes == 0 {
         return Ok(());
     }
-    loop {
+    for _ in 0..MAX_INTERRUPTIONS {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
             Err(Errno::INTR) => {}
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(error.into()),
             _ => return Ok(()),
         }
     }
+    Ok(())
 }
 
 /// The bytes that this process may still use on the file system of `file`; `None` where it does not tell.

@@ -1,10 +1,12 @@
-//! Saves to a disk that is full.
+//! Saves to disks that are full, read-only, or where the target is a mount of its own.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use tensorhold_core::{Error, ErrorKind, Sink};
 use tensorhold_io::{AtomicFile, Durability};
@@ -82,4 +84,49 @@ fn a_file_that_just_fits_is_saved() {
     file.write(&[1; 745_472]).unwrap();
     file.commit().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), 745_472);
+}
+
+fn mount(options: &[&str], path: &Path) {
+    let status = Command::new("mount").args(options).arg(path).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_read_only_disk_says_so() {
+    let Some(disk) = disk_with_an_old_file() else {
+        return;
+    };
+    mount(&["-o", "remount,ro"], disk.path());
+    for name in ["a", "new"] {
+        let path = disk.path().join(name);
+        let error = AtomicFile::create(&path, None, Durability::None).unwrap_err();
+        assert_eq!(error.os_error(), Some(30));
+        assert!(
+            error.message().ends_with(": Read-only file system"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_a_mount_of_its_own_is_copied_onto() {
+    let Some(disk) = disk_with_an_old_file() else {
+        return;
+    };
+    let [inside, outside] = ["a", "mounted"].map(|name| disk.path().join(name));
+    fs::write(&outside, b"below").unwrap();
+    mount(&["--bind", inside.to_str().unwrap()], &outside);
+    let mut file = AtomicFile::create(&outside, Some(3), Durability::Full).unwrap();
+    file.write(b"new").unwrap();
+    file.commit().unwrap();
+    assert_eq!(fs::read(&inside).unwrap(), b"new");
+    assert_eq!(common::names(disk.path()), ["a", "mounted"]);
+    assert!(
+        Command::new("umount")
+            .arg(&outside)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(fs::read(&outside).unwrap(), b"below");
 }
