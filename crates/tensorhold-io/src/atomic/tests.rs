@@ -326,9 +326,9 @@ fn log(word: &'static str) {
     LOG.with_borrow_mut(|log| log.push(word));
 }
 
-#[test]
-fn bytes_are_on_the_disk_before_they_get_their_name() {
-    let calls = calls(|calls| {
+/// The system's calls, each of which says that it was made.
+fn logged_calls() -> &'static Calls {
+    calls(|calls| {
         calls.write_at = |file, bytes, position| {
             log("write");
             (SYSTEM.write_at)(file, bytes, position)
@@ -357,7 +357,12 @@ fn bytes_are_on_the_disk_before_they_get_their_name() {
             log("sync folder");
             Ok(())
         };
-    });
+    })
+}
+
+#[test]
+fn bytes_are_on_the_disk_before_they_get_their_name() {
+    let calls = logged_calls();
     let expected: [(Durability, &[&str]); 3] = [
         (Durability::None, &["write", "mode", "close", "rename"]),
         (
