@@ -279,7 +279,8 @@ impl<'a> Parser<'a> {
         } = tensor;
         let dims = dims_start..self.table.dims.len();
         let entry = Entry::new(name, dtype, dims.clone(), start);
-        let size = validate::size_bytes(dtype, n_elements, &self.table.dims[dims])?;
+        let size = validate::size_bytes(dtype, n_elements, &self.table.dims[dims])
+            .map_err(|error| error.with_tensor(name.of(self.text, &self.table.resolved)))?;
         if end.checked_sub(start) != Some(size) {
             let name = name.of(self.text, &self.table.resolved);
             return Err(validate::wrong_size(name, dtype, size, start, end));
