@@ -34,5 +34,5 @@ pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use save::{SaveOptions, save_file, save_shards, serialize};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
-pub use tensorhold_io::{Durability, Map};
+pub use tensorhold_io::{AtomicFile, Durability, Map};
 pub use units::{Bytes, Count, Exact, parse_bytes};
