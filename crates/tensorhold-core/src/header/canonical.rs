@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 
 use crate::dtype::Dtype;
 
+use super::table::push_tight;
+
 /// What a description says: the dtype, the product of the dims and the offsets.
 pub(super) struct Description {
     pub dtype: Dtype,
@@ -35,7 +37,7 @@ pub(super) fn description<'a>(
         loop {
             let (size, tail) = number(text)?;
             n_elements = n_elements.and_then(|product| product.checked_mul(size));
-            dims.push(size);
+            push_tight(dims, size);
             text = tail;
             match text.strip_prefix(b",") {
                 Some(tail) => text = tail,

@@ -404,6 +404,9 @@ impl<'a> JsonStr<'a> {
 
     /// Appends the string with its escapes resolved.
     pub fn resolve_into(self, into: &mut String) {
+        if into.capacity() - into.len() < self.raw.len() {
+            into.reserve_exact(self.raw.len().max(into.len() / 16));
+        }
         let mut rest = self.raw;
         while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
             into.push_str(&rest[..at]);

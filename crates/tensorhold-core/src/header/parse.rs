@@ -8,7 +8,7 @@ use crate::escape::Named;
 
 use super::canonical::{self, Description};
 use super::json::{Cursor, JsonStr};
-use super::table::{Entry, Name, Pairs, Table};
+use super::table::{Entry, Name, Pairs, Table, push_tight};
 use super::{LENGTH_BYTES, Rules, validate};
 
 const METADATA: &str = "__metadata__";
@@ -253,7 +253,7 @@ impl<'a> Parser<'a> {
         while self.cursor.next_item(&mut first)? {
             let size = self.cursor.unsigned("a size from 0 to 2^64 - 1")?;
             n_elements = n_elements.and_then(|product| product.checked_mul(size));
-            self.table.dims.push(size);
+            push_tight(&mut self.table.dims, size);
         }
         Ok(n_elements)
     }
@@ -287,7 +287,7 @@ impl<'a> Parser<'a> {
         }
         self.is_chain &= start == self.table.data_size;
         self.table.data_size = end;
-        self.table.entries.push(entry);
+        push_tight(&mut self.table.entries, entry);
         Ok(())
     }
 

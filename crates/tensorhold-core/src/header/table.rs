@@ -93,7 +93,7 @@ impl Pairs {
         key(&mut self.text);
         let key_end = self.text.len() as u32;
         value(&mut self.text);
-        self.ends.push((key_end, self.text.len() as u32));
+        push_tight(&mut self.ends, (key_end, self.text.len() as u32));
     }
 
     pub fn at(&self, index: usize) -> (&str, &str) {
@@ -105,38 +105,53 @@ impl Pairs {
     }
 
     /// Keeps the last pair of every key; the first key that stood twice, if one did.
+    ///
+    /// Keys are sorted and not hashed: it takes less memory, and many pairs are a rare sight.
     pub fn keep_last_of_each_key(&mut self) -> Option<String> {
-        let seed = DefaultHashBuilder::default();
-        let hash = |key: &str| hash_name(&seed, key);
-        let mut last: HashTable<u32> = HashTable::new();
-        let mut twice = None;
-        for index in 0..self.len() {
-            let key = self.at(index).0;
-            let same = |&other: &u32| self.at(other as usize).0 == key;
-            match last.find_mut(hash(key), same) {
-                Some(other) => {
-                    twice.get_or_insert(index);
-                    *other = index as u32;
-                }
-                None => {
-                    last.insert_unique(hash(key), index as u32, |&other| {
-                        hash(self.at(other as usize).0)
-                    });
-                }
+        let key = |index: u32| self.at(index as usize).0;
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_unstable_by(|&left, &right| key(left).cmp(key(right)).then(left.cmp(&right)));
+        let mut twin = u32::MAX;
+        let mut n_overruled = 0;
+        for place in 1..order.len() {
+            if key(order[place - 1]) == key(order[place]) {
+                twin = twin.min(order[place]);
+                order[n_overruled] = order[place - 1];
+                n_overruled += 1;
             }
         }
-        let twice = String::from(self.at(twice?).0);
+        if n_overruled == 0 {
+            return None;
+        }
+        let twice = String::from(key(twin));
+        order.truncate(n_overruled);
+        order.sort_unstable();
+        self.remove(order.into_iter().map(|index| index as usize));
+        Some(twice)
+    }
+
+    /// Removes the pairs at these places, which are sorted.
+    fn remove(&mut self, places: impl Iterator<Item = usize>) {
+        let mut places = places.peekable();
         let mut kept = Pairs::default();
         for index in 0..self.len() {
-            let (key, value) = self.at(index);
-            let same = |&other: &u32| self.at(other as usize).0 == key;
-            if last.find(hash(key), same) == Some(&(index as u32)) {
+            if places.next_if_eq(&index).is_none() {
+                let (key, value) = self.at(index);
                 kept.push(|text| text.push_str(key), |text| text.push_str(value));
             }
         }
         *self = kept;
-        Some(twice)
     }
+}
+
+/// Appends `item` without the spare room of a doubled list, so that a header's table stays small
+/// next to its text.
+#[inline]
+pub(super) fn push_tight<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 16).max(16));
+    }
+    list.push(item);
 }
 
 /// Where a name stands: in the header's text, or, where it had escapes, in the table's own text.
