@@ -54,13 +54,13 @@ fn count_out(start: Option<i64>, stop: Option<i64>, step: i64, size: i64) -> Opt
         let mut at = start.map_or(0, from_end).max(0);
         while at < size && stop.is_none_or(|stop| at < from_end(stop)) {
             positions.push(at);
-            at += step;
+            at = at.saturating_add(step);
         }
     } else if step < 0 {
         let mut at = start.map_or(size - 1, from_end).min(size - 1);
         while at >= 0 && stop.is_none_or(|stop| at > from_end(stop)) {
             positions.push(at);
-            at += step;
+            at = at.saturating_add(step);
         }
     } else {
         return None;
