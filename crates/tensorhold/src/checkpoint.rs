@@ -120,11 +120,9 @@ impl Checkpoint {
     /// `TensorNotFound`, with the nearest name there is as a hint.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         self.find(name).ok_or_else(|| {
-            Error::new(
-                ErrorKind::TensorNotFound,
-                format!("no tensor is named `{name}`"),
-            )
-            .with_file(self.name())
+            Error::new(ErrorKind::TensorNotFound, "there is no such tensor")
+                .with_tensor(name)
+                .with_file(self.name())
         })
     }
 
@@ -270,7 +268,7 @@ fn open_shards(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 /// An index.json lists 200 000 tensors in about 20 MB; ten times that is no index.
 const MAX_INDEX_BYTES: u64 = 200_000_000;
 
-fn read_index(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_index(path: &Path) -> Result<Vec<u8>> {
     let source = Pread::new(open_regular(path)?)?;
     let size = source.size_bytes();
     if size > MAX_INDEX_BYTES {

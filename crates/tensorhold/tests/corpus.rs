@@ -10,11 +10,17 @@ use tensorhold::{Backend, Checkpoint, Error, File, OpenOptions, Result, Rules};
 use toml_edit::{DocumentMut, Table, value};
 
 fn testdata() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../testdata")
+        .canonicalize()
+        .unwrap()
 }
 
 fn table() -> DocumentMut {
-    fs::read_to_string(testdata().join("corpus.toml")).unwrap().parse().unwrap()
+    fs::read_to_string(testdata().join("corpus.toml"))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn text<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
@@ -38,7 +44,15 @@ fn every_file_gets_its_verdict_table_and_message() {
                 let opened = File::open(&folder.join(&name), &OpenOptions { rules, backend });
                 let expected = text(case, key).unwrap().to_owned();
                 let message = format!("{key}_message");
-                check(case, &name, &expected, &message, &folder, opened, &mut faults);
+                check(
+                    case,
+                    &name,
+                    &expected,
+                    &message,
+                    &folder,
+                    opened,
+                    &mut faults,
+                );
             }
             n_cases += 1;
         }
@@ -53,16 +67,29 @@ fn every_index_gets_its_verdict_and_message() {
     let mut n_cases = 0;
     for case in corpus["index"].as_array_of_tables_mut().unwrap().iter_mut() {
         let folder = text(case, "folder").unwrap().to_owned();
-        let path = testdata().join(&folder).join("model.safetensors.index.json");
+        let path = testdata()
+            .join(&folder)
+            .join("model.safetensors.index.json");
         for rules in [Rules::Compatible, Rules::Strict] {
-            let options = OpenOptions { rules, backend: Backend::Auto };
+            let options = OpenOptions {
+                rules,
+                backend: Backend::Auto,
+            };
             let opened = Checkpoint::open(&path, &options);
             let verdict = text(case, "verdict").unwrap().to_owned();
             if let Ok(checkpoint) = &opened {
                 let n_listed = case["weight_map"].as_inline_table().unwrap().len();
                 assert_eq!(checkpoint.n_tensors(), n_listed, "{folder}");
             }
-            compare(case, &folder, &verdict, "message", &testdata(), opened.err(), &mut faults);
+            compare(
+                case,
+                &folder,
+                &verdict,
+                "message",
+                &testdata(),
+                opened.err(),
+                &mut faults,
+            );
         }
         n_cases += 1;
     }
@@ -100,19 +127,28 @@ fn compare(
     error: Option<Error>,
     faults: &mut Vec<String>,
 ) {
-    let found = error.as_ref().map_or("accept".to_owned(), |error| format!("{:?}", error.kind()));
+    let found = error
+        .as_ref()
+        .map_or("accept".to_owned(), |error| format!("{:?}", error.kind()));
     if found != expected {
-        faults.push(format!("{name}: expected {expected}, found {found}: {error:?}"));
+        faults.push(format!(
+            "{name}: expected {expected}, found {found}: {error:?}"
+        ));
         return;
     }
     let Some(error) = error else { return };
-    let said = error.to_string().replace(&format!("{}/", folder.display()), "");
+    let said = error
+        .to_string()
+        .replace(&format!("{}/", folder.display()), "");
     if text(case, message) == Some(&said) {
         return;
     }
     match is_blessing() {
         true => case[message] = value(said),
-        false => faults.push(format!("{name}: {message} is now\n{said}\nand was\n{:?}", text(case, message))),
+        false => faults.push(format!(
+            "{name}: {message} is now\n{said}\nand was\n{:?}",
+            text(case, message)
+        )),
     }
 }
 
@@ -127,12 +163,17 @@ fn difference(case: &Table, file: &File) -> Option<String> {
     if header.len() as i64 != n_expected {
         return Some(format!("{} tensors instead of {n_expected}", header.len()));
     }
-    let Some(tensors) = case.get("tensors").and_then(|tensors| tensors.as_array()) else { return None };
+    let Some(tensors) = case.get("tensors").and_then(|tensors| tensors.as_array()) else {
+        return None;
+    };
     for (expected, found) in tensors.iter().zip(header.tensors()) {
         let expected = expected.as_inline_table().unwrap();
         let numbers = |key: &str| -> Vec<u64> {
             let array = expected[key].as_array().unwrap();
-            array.iter().map(|number| number.as_integer().unwrap() as u64).collect()
+            array
+                .iter()
+                .map(|number| number.as_integer().unwrap() as u64)
+                .collect()
         };
         let same = expected["name"].as_str() == Some(found.name)
             && expected["dtype"].as_str() == Some(found.dtype.name())
@@ -147,9 +188,13 @@ fn difference(case: &Table, file: &File) -> Option<String> {
 
 fn metadata_difference(case: &Table, file: &File) -> Option<String> {
     let expected = case.get("metadata")?.as_inline_table()?;
-    let Some(found) = file.header().metadata() else { return Some("the metadata was not read".to_owned()) };
+    let Some(found) = file.header().metadata() else {
+        return Some("the metadata was not read".to_owned());
+    };
     let same = found.len() == expected.len()
-        && expected.iter().all(|(key, value)| found.get(key) == value.as_str());
+        && expected
+            .iter()
+            .all(|(key, value)| found.get(key) == value.as_str());
     (!same).then(|| format!("metadata {expected} was read otherwise"))
 }
 
@@ -159,11 +204,20 @@ fn generate(case: &Table, name: &str, scratch: &Path) -> PathBuf {
     let mut header = match text(case, "generate").unwrap() {
         "padded_header" => "{}".to_owned(),
         "empty_tensors" => {
-            let tensor = |i| format!("\"t{i}\":{}", r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#);
+            let tensor = |i| {
+                format!(
+                    "\"t{i}\":{}",
+                    r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#
+                )
+            };
             format!("{{{}}}", (0..n).map(tensor).collect::<Vec<_>>().join(","))
         }
         "long_name" => {
-            format!("{{\"{}\":{}}}", "x".repeat(n), r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#)
+            format!(
+                "{{\"{}\":{}}}",
+                "x".repeat(n),
+                r#"{"dtype":"U8","shape":[0],"data_offsets":[0,0]}"#
+            )
         }
         "long_metadata" => format!("{{\"__metadata__\":{{\"k\":\"{}\"}}}}", "x".repeat(n)),
         other => panic!("no recipe is named {other}"),
@@ -181,7 +235,12 @@ fn generate(case: &Table, name: &str, scratch: &Path) -> PathBuf {
 
 fn finish(corpus: &DocumentMut, faults: Vec<String>, n_cases: usize, at_least: usize) {
     assert!(n_cases >= at_least, "only {n_cases} cases were found");
-    assert!(faults.is_empty(), "{} of {n_cases}:\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of {n_cases}:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
     if is_blessing() {
         fs::write(testdata().join("corpus.toml"), corpus.to_string()).unwrap();
     }
