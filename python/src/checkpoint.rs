@@ -109,7 +109,7 @@ impl Checkpoint {
         })
     }
 
-    /// Returns the `__metadata__` of all files; of a key in several, the last file's value.
+    /// Returns the `__metadata__` of all files; of a key in several, the first file's value.
     fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let opened = self.opened(py)?;
         let dict = PyDict::new(py);
@@ -120,7 +120,9 @@ impl Checkpoint {
             .filter_map(|file| file.header().metadata())
         {
             for (key, value) in metadata.iter() {
-                dict.set_item(key, value)?;
+                if !dict.contains(key)? {
+                    dict.set_item(key, value)?;
+                }
             }
         }
         Ok(dict)
