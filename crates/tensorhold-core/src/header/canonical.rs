@@ -7,11 +7,13 @@ use alloc::vec::Vec;
 
 use crate::dtype::Dtype;
 
-use super::table::push_tight;
+use super::shapes::Place;
 
-/// What a description says: the dtype, the product of the dims and the offsets.
+/// What a description says: the dtype, the shape, the product of its dims unless that passes 2^64,
+/// and the offsets.
 pub(super) struct Description {
     pub dtype: Dtype,
+    pub shape: Place,
     pub n_elements: Option<u64>,
     pub start: u64,
     pub end: u64,
@@ -32,12 +34,16 @@ pub(super) fn description<'a>(
     let (dtype, text) = text.split_at(length);
     let dtype = Dtype::from_name(dtype)?;
     let mut text = text.strip_prefix(br#"","shape":["#)?;
+    let dims_start = dims.len();
     let mut n_elements = Some(1_u64);
     if text.first() != Some(&b']') {
         loop {
             let (size, tail) = number(text)?;
             n_elements = n_elements.and_then(|product| product.checked_mul(size));
-            push_tight(dims, size);
+            if dims.len() - dims_start == LONGEST_SHAPE {
+                return None;
+            }
+            dims.push(size);
             text = tail;
             match text.strip_prefix(b",") {
                 Some(tail) => text = tail,
@@ -49,9 +55,16 @@ pub(super) fn description<'a>(
     let (start, text) = number(text)?;
     let (end, text) = number(text.strip_prefix(b",")?)?;
     let text = text.strip_prefix(b"]}")?;
+    let rank = (dims.len() - dims_start) as u32;
+    let shape = Place {
+        start: dims_start as u32,
+        rank,
+        is_long: false,
+    };
     Some((
         Description {
             dtype,
+            shape,
             n_elements,
             start,
             end,
@@ -61,6 +74,9 @@ pub(super) fn description<'a>(
 }
 
 const LONGEST_DTYPE: usize = 11;
+
+/// The most dimensions that the short way takes.
+pub(super) const LONGEST_SHAPE: usize = 16;
 
 /// The number at the start of `text` if it has at most 19 digits, which no `u64` overflows.
 #[inline]

@@ -6,16 +6,20 @@
 
 mod build;
 mod canonical;
+mod growth;
 pub(crate) mod json;
+mod metadata;
 mod number;
 mod parse;
 mod read;
+mod shapes;
 mod table;
 mod validate;
 
 pub use build::{Layout, LayoutOptions, Order, TensorSpec, layout};
+pub use metadata::Metadata;
 pub use read::header_length;
-pub use table::{Metadata, TensorInfo};
+pub use table::TensorInfo;
 
 use alloc::string::String;
 use alloc::vec::Vec;

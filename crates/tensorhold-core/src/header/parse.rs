@@ -7,8 +7,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::escape::Named;
 
 use super::canonical::{self, Description};
+use super::growth::{Progress, make_room};
 use super::json::{Cursor, JsonStr};
-use super::table::{Entry, Name, Pairs, Table, push_tight};
+use super::metadata::Pairs;
+use super::shapes;
+use super::table::{Entry, Name, Table};
 use super::{LENGTH_BYTES, Rules, validate};
 
 const METADATA: &str = "__metadata__";
@@ -110,27 +113,35 @@ impl<'a> Parser<'a> {
         if self.rules == Rules::Strict {
             self.strict_name(key, name)?;
         }
-        let n_dims = self.table.dims.len();
-        if let Some((description, rest)) =
-            canonical::description(self.cursor.rest(), &mut self.table.dims)
-        {
+        let progress = self.progress();
+        let dims = &mut self.table.shapes.dims;
+        let n_dims = dims.len();
+        make_room(dims, canonical::LONGEST_SHAPE, progress);
+        if let Some((description, rest)) = canonical::description(self.cursor.rest(), dims) {
             self.cursor.move_to(rest);
-            return self.push(name, n_dims, &description);
+            return self.push(name, &description);
         }
-        self.table.dims.truncate(n_dims);
+        dims.truncate(n_dims);
         self.general_tensor(name)
     }
 
     #[inline(never)]
     fn general_tensor(&mut self, name: Name) -> Result<()> {
-        let dims_start = self.table.dims.len();
         let read = match self.cursor.peek() {
             Some(b'{') => self.object_form(),
             Some(b'[') => self.array_form(),
             _ => Err(self.cursor.expected("an object that describes the tensor")),
         };
-        read.and_then(|tensor| self.push(name, dims_start, &tensor))
+        read.and_then(|tensor| self.push(name, &tensor))
             .map_err(|error| error.with_tensor(name.of(self.text, &self.table.resolved)))
+    }
+
+    #[inline]
+    fn progress(&self) -> Progress {
+        Progress {
+            read_bytes: self.cursor.position(),
+            total_bytes: self.text.len(),
+        }
     }
 
     fn strict_name(&self, key: JsonStr<'a>, name: Name) -> Result<()> {
@@ -153,24 +164,19 @@ impl<'a> Parser<'a> {
     fn object_form(&mut self) -> Result<Description> {
         let start = self.cursor.position();
         self.cursor.expect(b'{', "`{`")?;
-        let (mut dtype, mut n_elements, mut offsets) = (None, None, None);
+        let (mut dtype, mut shape, mut offsets) = (None, None, None);
         let mut first = true;
         while let Some(key) = self.cursor.next_key(&mut first)? {
             match &*key.resolve() {
                 "dtype" if dtype.is_none() => dtype = Some(self.dtype()?),
-                "shape" if n_elements.is_none() => n_elements = Some(self.shape()?),
+                "shape" if shape.is_none() => shape = Some(self.shape()?),
                 "data_offsets" if offsets.is_none() => offsets = Some(self.offsets()?),
                 other => self.other_field(key, other)?,
             }
         }
-        let missing = match (dtype, n_elements, offsets) {
-            (Some(dtype), Some(n_elements), Some((start, end))) => {
-                return Ok(Description {
-                    dtype,
-                    n_elements,
-                    start,
-                    end,
-                });
+        let missing = match (dtype, shape, offsets) {
+            (Some(dtype), Some(shape), Some(offsets)) => {
+                return Ok(self.description(dtype, &shape, offsets, start));
             }
             (None, ..) => "dtype",
             (_, None, _) => "shape",
@@ -194,24 +200,40 @@ impl<'a> Parser<'a> {
     }
 
     fn array_form(&mut self) -> Result<Description> {
+        let position = self.cursor.position();
         if self.rules == Rules::Strict {
             let message = "a tensor is described by an array";
-            return Err(self.forbidden(self.cursor.position(), message));
+            return Err(self.forbidden(position, message));
         }
         self.cursor.expect(b'[', "`[`")?;
         let dtype = self.dtype()?;
         self.cursor.expect(b',', "`,` and the shape")?;
-        let n_elements = self.shape()?;
+        let shape = self.shape()?;
         self.cursor.expect(b',', "`,` and the offsets")?;
-        let (start, end) = self.offsets()?;
+        let offsets = self.offsets()?;
         self.cursor
             .expect(b']', "`]` after dtype, shape and offsets")?;
-        Ok(Description {
+        Ok(self.description(dtype, &shape, offsets, position))
+    }
+
+    /// A description whose text began at `position` and ends at the cursor.
+    fn description(
+        &mut self,
+        dtype: Dtype,
+        shape: &shapes::Read,
+        (start, end): (u64, u64),
+        position: usize,
+    ) -> Description {
+        let n_elements = shape.n_elements;
+        let text_bytes = self.cursor.position() - position;
+        let shape = self.table.shapes.keep(shape, text_bytes, self.progress());
+        Description {
             dtype,
+            shape,
             n_elements,
             start,
             end,
-        })
+        }
     }
 
     fn dtype(&mut self) -> Result<Dtype> {
@@ -245,17 +267,28 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// Appends the dims to the table; their product, or `None` if it passes 2^64.
-    fn shape(&mut self) -> Result<Option<u64>> {
+    fn shape(&mut self) -> Result<shapes::Read> {
         self.cursor.expect(b'[', "an array of sizes")?;
+        let position = self.cursor.position() - 1;
+        let start = self.table.shapes.dims.len();
         let mut n_elements = Some(1_u64);
-        let mut first = true;
+        let (mut first, mut rank) = (true, 0);
         while self.cursor.next_item(&mut first)? {
             let size = self.cursor.unsigned("a size from 0 to 2^64 - 1")?;
             n_elements = n_elements.and_then(|product| product.checked_mul(size));
-            push_tight(&mut self.table.dims, size);
+            if rank < shapes::LONGEST_KEPT {
+                let progress = self.progress();
+                make_room(&mut self.table.shapes.dims, 1, progress);
+                self.table.shapes.dims.push(size);
+            }
+            rank += 1;
         }
-        Ok(n_elements)
+        Ok(shapes::Read {
+            position,
+            start,
+            rank,
+            n_elements,
+        })
     }
 
     fn offsets(&mut self) -> Result<(u64, u64)> {
@@ -268,26 +301,31 @@ impl<'a> Parser<'a> {
         Ok((start, end))
     }
 
-    /// Takes up a tensor whose dims are the last ones in the table, from `dims_start` on.
     #[inline]
-    fn push(&mut self, name: Name, dims_start: usize, tensor: &Description) -> Result<()> {
+    fn push(&mut self, name: Name, tensor: &Description) -> Result<()> {
         let &Description {
             dtype,
+            shape,
             n_elements,
             start,
             end,
         } = tensor;
-        let dims = dims_start..self.table.dims.len();
-        let entry = Entry::new(name, dtype, dims.clone(), start);
-        let size = validate::size_bytes(dtype, n_elements, &self.table.dims[dims])
-            .map_err(|error| error.with_tensor(name.of(self.text, &self.table.resolved)))?;
+        let Some(size) = validate::size_bytes(dtype, n_elements) else {
+            let name = name.of(self.text, &self.table.resolved);
+            let dims = self.table.shapes.kept(shape);
+            return Err(validate::no_size(name, dtype, n_elements, dims));
+        };
         if end.checked_sub(start) != Some(size) {
             let name = name.of(self.text, &self.table.resolved);
             return Err(validate::wrong_size(name, dtype, size, start, end));
         }
         self.is_chain &= start == self.table.data_size;
         self.table.data_size = end;
-        push_tight(&mut self.table.entries, entry);
+        let progress = self.progress();
+        make_room(&mut self.table.entries, 1, progress);
+        self.table
+            .entries
+            .push(Entry::new(name, dtype, shape, start));
         Ok(())
     }
 
@@ -308,10 +346,7 @@ impl<'a> Parser<'a> {
             let value = self
                 .cursor
                 .string("a string, as all values of `__metadata__` are")?;
-            pairs.push(
-                |text| key.resolve_into(text),
-                |text| value.resolve_into(text),
-            );
+            pairs.push(key, value, self.progress());
         }
         if let Some(key) = pairs.keep_last_of_each_key()
             && self.rules == Rules::Strict

@@ -2,13 +2,15 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use core::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::dtype::Dtype;
 use crate::extent::ByteRange;
+
+use super::metadata::{Metadata, Pairs};
+use super::shapes::{Place, Shapes};
 
 /// A tensor as its file describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,123 +37,6 @@ impl TensorInfo<'_> {
     pub fn size_bytes(&self) -> u64 {
         self.offsets.len()
     }
-}
-
-/// The free-form entries of a file, in the order of the file.
-#[derive(Clone, Copy)]
-pub struct Metadata<'a> {
-    pairs: &'a Pairs,
-}
-
-impl<'a> Metadata<'a> {
-    /// The value under `key`.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&'a str> {
-        self.iter().find(|(k, _)| *k == key).map(|(_, value)| value)
-    }
-
-    /// All keys with their values.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + use<'a> {
-        let pairs = self.pairs;
-        (0..pairs.ends.len()).map(move |index| pairs.at(index))
-    }
-
-    /// The number of entries.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.pairs.ends.len()
-    }
-
-    /// Whether there are no entries.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl fmt::Debug for Metadata<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
-    }
-}
-
-/// Pairs of strings, all in one text.
-#[derive(Default)]
-pub(super) struct Pairs {
-    text: String,
-    /// Where each key and each value ends in the text.
-    ends: Vec<(u32, u32)>,
-}
-
-impl Pairs {
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Appends the pair whose key and value `write` appends to the text it is given.
-    pub fn push(&mut self, key: impl FnOnce(&mut String), value: impl FnOnce(&mut String)) {
-        key(&mut self.text);
-        let key_end = self.text.len() as u32;
-        value(&mut self.text);
-        push_tight(&mut self.ends, (key_end, self.text.len() as u32));
-    }
-
-    pub fn at(&self, index: usize) -> (&str, &str) {
-        let start = index
-            .checked_sub(1)
-            .map_or(0, |before| self.ends[before].1 as usize);
-        let (key_end, value_end) = (self.ends[index].0 as usize, self.ends[index].1 as usize);
-        (&self.text[start..key_end], &self.text[key_end..value_end])
-    }
-
-    /// Keeps the last pair of every key; the first key that stood twice, if one did.
-    ///
-    /// Keys are sorted and not hashed: it takes less memory, and many pairs are a rare sight.
-    pub fn keep_last_of_each_key(&mut self) -> Option<String> {
-        let key = |index: u32| self.at(index as usize).0;
-        let mut order: Vec<u32> = (0..self.len() as u32).collect();
-        order.sort_unstable_by(|&left, &right| key(left).cmp(key(right)).then(left.cmp(&right)));
-        let mut twin = u32::MAX;
-        let mut n_overruled = 0;
-        for place in 1..order.len() {
-            if key(order[place - 1]) == key(order[place]) {
-                twin = twin.min(order[place]);
-                order[n_overruled] = order[place - 1];
-                n_overruled += 1;
-            }
-        }
-        if n_overruled == 0 {
-            return None;
-        }
-        let twice = String::from(key(twin));
-        order.truncate(n_overruled);
-        order.sort_unstable();
-        self.remove(order.into_iter().map(|index| index as usize));
-        Some(twice)
-    }
-
-    /// Removes the pairs at these places, which are sorted.
-    fn remove(&mut self, places: impl Iterator<Item = usize>) {
-        let mut places = places.peekable();
-        let mut kept = Pairs::default();
-        for index in 0..self.len() {
-            if places.next_if_eq(&index).is_none() {
-                let (key, value) = self.at(index);
-                kept.push(|text| text.push_str(key), |text| text.push_str(value));
-            }
-        }
-        *self = kept;
-    }
-}
-
-/// Appends `item` without the spare room of a doubled list, so that a header's table stays small
-/// next to its text.
-#[inline]
-pub(super) fn push_tight<T>(list: &mut Vec<T>, item: T) {
-    if list.len() == list.capacity() {
-        list.reserve_exact((list.len() / 16).max(16));
-    }
-    list.push(item);
 }
 
 /// Where a name stands: in the header's text, or, where it had escapes, in the table's own text.
@@ -191,37 +76,43 @@ impl Name {
     }
 }
 
-/// One tensor: where its name and dims stand, and where its data starts. Where the data ends is
+/// One tensor: where its name and shape stand, and where its data starts. Where the data ends is
 /// where that of the next one starts.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub start: u64,
     pub name: Name,
-    dims_start: u32,
-    rank_and_dtype: u32,
+    shape_start: u32,
+    /// From the lowest bit: 5 bits of dtype, one that marks a long shape, 26 of rank.
+    packed: u32,
 }
 
 impl Entry {
-    pub fn new(name: Name, dtype: Dtype, dims: core::ops::Range<usize>, start: u64) -> Entry {
+    #[inline]
+    pub fn new(name: Name, dtype: Dtype, shape: Place, start: u64) -> Entry {
         // A header of 100 000 000 bytes has room for less than 2^26 dimensions.
-        let rank_and_dtype = (dims.len() as u32) << 5 | dtype as u32;
+        let packed = shape.rank << 6 | u32::from(shape.is_long) << 5 | dtype as u32;
         Entry {
             start,
             name,
-            dims_start: dims.start as u32,
-            rank_and_dtype,
+            shape_start: shape.start,
+            packed,
         }
     }
 
     #[inline]
     pub fn dtype(self) -> Dtype {
-        Dtype::ALL[(self.rank_and_dtype & 31) as usize]
+        Dtype::ALL[(self.packed & 31) as usize]
     }
 
     #[inline]
-    pub fn dims(self) -> core::ops::Range<usize> {
-        let start = self.dims_start as usize;
-        start..start + (self.rank_and_dtype >> 5) as usize
+    pub fn shape(self) -> Place {
+        let is_long = self.packed >> 5 & 1 == 1;
+        Place {
+            start: self.shape_start,
+            rank: self.packed >> 6,
+            is_long,
+        }
     }
 }
 
@@ -229,7 +120,7 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Table {
     pub entries: Vec<Entry>,
-    pub dims: Vec<u64>,
+    pub shapes: Shapes,
     /// The names that stand with escapes in the header's text, without them.
     pub resolved: String,
     pub pairs: Option<Pairs>,
@@ -247,7 +138,7 @@ impl Table {
     }
 
     pub fn metadata(&self) -> Option<Metadata<'_>> {
-        self.pairs.as_ref().map(|pairs| Metadata { pairs })
+        self.pairs.as_ref().map(Metadata::new)
     }
 
     #[inline]
@@ -265,7 +156,7 @@ impl Table {
         TensorInfo {
             name: entry.name.of(text, &self.resolved),
             dtype: entry.dtype(),
-            shape: &self.dims[entry.dims()],
+            shape: self.shapes.at(text, entry.shape()),
             offsets: ByteRange {
                 start: entry.start,
                 end,

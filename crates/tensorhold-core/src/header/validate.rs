@@ -8,24 +8,52 @@ use crate::escape::Named;
 use crate::extent::ByteRange;
 use crate::shape::shape_size_bytes;
 
+use super::shapes::Shapes;
 use super::table::{Entry, Table};
 
-/// The bytes of a tensor of `n_elements`, the product of `shape` unless that passes 2^64.
+/// The bytes of a tensor of `n_elements`; `None` past 2^64, and where they end inside a byte.
 #[inline]
-pub(super) fn size_bytes(dtype: Dtype, n_elements: Option<u64>, shape: &[u64]) -> Result<u64> {
-    let n_bits = n_elements.and_then(|n| n.checked_mul(u64::from(dtype.width_bits())));
-    match n_bits {
-        Some(n_bits) if n_bits % 8 == 0 => Ok(n_bits / 8),
-        _ => shape_size_bytes(dtype, shape),
-    }
+pub(super) fn size_bytes(dtype: Dtype, n_elements: Option<u64>) -> Option<u64> {
+    let n_bits = n_elements?.checked_mul(u64::from(dtype.width_bits()))?;
+    (n_bits % 8 == 0).then_some(n_bits / 8)
+}
+
+/// A tensor whose shape has no size in bytes; `shape` is `None` where it is too long to be shown.
+#[cold]
+pub(super) fn no_size(
+    name: &str,
+    dtype: Dtype,
+    n_elements: Option<u64>,
+    shape: Option<&[u64]>,
+) -> Error {
+    let of_shape = shape.and_then(|shape| shape_size_bytes(dtype, shape).err());
+    let error = of_shape.unwrap_or_else(|| {
+        let n_bits = n_elements.and_then(|n| n.checked_mul(u64::from(dtype.width_bits())));
+        match n_bits {
+            None => Error::new(
+                ErrorKind::Overflow,
+                format!("the size of the shape in {dtype} passes 2^64 bits"),
+            ),
+            Some(n_bits) => Error::new(
+                ErrorKind::Misaligned,
+                format!(
+                    "the shape in {dtype} takes {n_bits} bits, which is no whole number of bytes"
+                ),
+            ),
+        }
+    });
+    error.with_tensor(name)
 }
 
 /// Brings the tensors into the order of their data.
 #[cold]
 pub(super) fn order_by_offset(table: &mut Table) {
-    let Table { entries, dims, .. } = table;
-    // Stable: empty tensors at the same place keep the order of the text.
-    entries.sort_by_key(|entry| (entry.start, end(*entry, dims)));
+    let Table {
+        entries, shapes, ..
+    } = table;
+    // Empty tensors may start at the same byte; their shapes, which hold at least a zero, lie in the
+    // order of the text.
+    entries.sort_unstable_by_key(|entry| (entry.start, end(*entry, shapes), entry.shape().start));
 }
 
 /// Checks that tensors in the order of their data follow each other from 0 on.
@@ -45,15 +73,15 @@ pub(super) fn check_chain(table: &mut Table, text: &str) -> Result<()> {
                 previous_end,
             ));
         }
-        previous_end = end(entry, &table.dims);
+        previous_end = end(entry, &table.shapes);
     }
     table.data_size = previous_end;
     Ok(())
 }
 
 /// Where the data of an entry ends, whose size has been checked against its offsets.
-fn end(entry: Entry, dims: &[u64]) -> u64 {
-    let n_bits = dims[entry.dims()].iter().product::<u64>() * u64::from(entry.dtype().width_bits());
+fn end(entry: Entry, shapes: &Shapes) -> u64 {
+    let n_bits = shapes.n_elements(entry.shape()) * u64::from(entry.dtype().width_bits());
     entry.start + n_bits / 8
 }
 

@@ -208,6 +208,11 @@ fn tensor(choices: &mut Choices<'_>, start: u64) -> (Json, u64) {
     let mut shape: Vec<u64> = (0..choices.below(4))
         .map(|_| choices.below(5) as u64)
         .collect();
+    if choices.once_in(12) {
+        let n_more = choices.below(100);
+        let place = choices.below(shape.len() + 1);
+        shape.splice(place..place, std::iter::repeat_n(1, n_more));
+    }
     if width_bits % 8 != 0 && !choices.once_in(8) {
         shape.push(4);
     }
