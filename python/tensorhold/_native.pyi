@@ -17,12 +17,30 @@ from typing import Any, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer, Self
 
-StrPath: TypeAlias = str | PathLike[str]
+__all__ = [
+    "Checkpoint",
+    "PySafeSlice",
+    "TensorInfo",
+    "TensorSlice",
+    "TensorSpec",
+    "_safe_open_handle",
+    "cli_main",
+    "deserialize",
+    "load_bytes",
+    "numpy_flatten",
+    "safe_open",
+    "save",
+    "serialize",
+    "serialize_file",
+    "torch_flatten",
+]
+
+_StrPath: TypeAlias = str | PathLike[str]
 # A name, `TensorSpec` of its bytes, and whatever keeps those bytes alive.
-SaveItem: TypeAlias = tuple[str, TensorSpec, object]
+_SaveItem: TypeAlias = tuple[str, TensorSpec, object]
 
 class _NamedFile(Protocol):
-    name: StrPath
+    name: _StrPath
     def fileno(self) -> int: ...
 
 @final
@@ -49,9 +67,9 @@ class PySafeSlice:
 class safe_open:
     def __new__(
         cls,
-        filename: StrPath,
+        filename: _StrPath,
         framework: str,
-        device: Any = "cpu",
+        device: Any = None,
         *,
         backend: str = "mmap",
     ) -> Self: ...
@@ -75,7 +93,7 @@ class _safe_open_handle:
         cls,
         f: _NamedFile,
         framework: str,
-        device: Any = "cpu",
+        device: Any = None,
         *,
         backend: str = "mmap",
     ) -> Self: ...
@@ -98,14 +116,14 @@ def serialize(
 ) -> bytes: ...
 def serialize_file(
     tensor_dict: dict[str, TensorSpec],
-    filename: StrPath,
+    filename: _StrPath,
     metadata: dict[str, str] | None = None,
 ) -> None: ...
 def deserialize(bytes: Buffer) -> list[tuple[str, dict[str, Any]]]: ...
 
 # The tensors of a file that lies in memory, in offset order. A writable buffer is viewed and kept
 # alive by its tensors where the framework can view it; a read-only one is copied.
-def load_bytes(data: Buffer, framework: str, device: Any = "cpu") -> dict[str, Any]: ...
+def load_bytes(data: Buffer, framework: str, device: Any = None) -> dict[str, Any]: ...
 
 # Descriptions of dense, contiguous CPU tensors (exactly `Tensor` or `Parameter`), no two of one
 # storage, whose bytes are what is to be written; None when anything at all is otherwise. Appends to
@@ -113,7 +131,7 @@ def load_bytes(data: Buffer, framework: str, device: Any = "cpu") -> dict[str, A
 def torch_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
 
 # The same for arrays: C-contiguous, of the machine's byte order (little), of a byte-wide type.
-def numpy_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
+def numpy_flatten(arrays: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
 
 @final
 class TensorInfo:
@@ -147,7 +165,7 @@ class TensorSlice:
 class Checkpoint:
     def __new__(
         cls,
-        source: StrPath | Sequence[StrPath],
+        source: _StrPath | Sequence[_StrPath],
         framework: str,
         device: Any,
         strict: bool,
@@ -177,8 +195,8 @@ class Checkpoint:
 # laid out before it is written; an iterator is drained one item at a time, none kept. `progress` is
 # called with the bytes done and the bytes in all (None for an iterator). Returns the paths written.
 def save(
-    tensors: list[SaveItem] | Iterator[SaveItem],
-    target: StrPath,
+    tensors: list[_SaveItem] | Iterator[_SaveItem],
+    target: _StrPath,
     metadata: Mapping[str, str] | None,
     max_shard_size: int | None,
     align: int,

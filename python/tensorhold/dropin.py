@@ -32,7 +32,6 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import runpy
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -172,36 +171,63 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     install()
     _reach_children()
+    sys.argv = list(arguments)
     if how == "-m":
-        sys.argv = list(arguments[1:])
-        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        _run_module(arguments[1])
     elif how == "-c":
-        sys.argv = ["-c", *arguments[2:]]
+        del sys.argv[1]
         _set_first_path("")
-        _run(compile(arguments[1], "<string>", "exec"), None)
+        _run(compile(arguments[1], "<string>", "exec"))
     else:
-        sys.argv = list(arguments)
         _run_script(how)
     return 0
 
 
+def _run_module(name: str) -> None:
+    del sys.argv[0]
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{name}.__main__")
+    if spec is None or spec.origin is None:
+        sys.exit(f"{sys.executable}: No module named {name}")
+    sys.argv[0] = spec.origin
+    _run_spec(spec)
+
+
 def _run_script(script: str) -> None:
     if os.path.isdir(script) or zipfile.is_zipfile(script):
-        runpy.run_path(script, run_name="__main__")
+        path = os.path.abspath(script)
+        _set_first_path(path)
+        spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
+        if spec is None:
+            sys.exit(f"{sys.executable}: can't find '__main__' module in {script!r}")
+        _run_spec(spec)
         return
+    path = os.path.abspath(script)
     _set_first_path(os.path.dirname(os.path.realpath(script)))
-    with io.open_code(os.path.abspath(script)) as file:
-        code = compile(file.read(), script, "exec")
-    _run(code, script)
+    try:
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec")
+    except OSError as error:
+        sys.exit(f"{sys.executable}: can't open file {path!r}: {error}")
+    _run(code, __file__=path, __loader__=importlib.machinery.SourceFileLoader("__main__", path))
 
 
-def _run(code: Any, file: str | None) -> None:
+def _run_spec(spec: importlib.machinery.ModuleSpec) -> None:
+    loader: Any = spec.loader
+    _run(
+        loader.get_code(spec.name),
+        __file__=spec.origin,
+        __loader__=loader,
+        __package__=spec.parent,
+        __spec__=spec,
+    )
+
+
+def _run(code: Any, **names: Any) -> None:
     """Runs `code` as the main module of this process."""
     module = ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins
-    if file is not None:
-        module.__file__ = file
-        module.__loader__ = importlib.machinery.SourceFileLoader("__main__", file)
+    module.__dict__.update(names, __builtins__=builtins)
     sys.modules["__main__"] = module
     exec(code, module.__dict__)
 
