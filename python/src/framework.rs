@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use tensorhold::ErrorKind;
 
 use crate::error;
+use crate::tensors::Ownership;
 
 /// The framework of the tensors that a file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,18 @@ impl Framework {
                 return Err(error::new(py, ErrorKind::InvalidArgument, message));
             }
         })
+    }
+
+    /// What the drop-in's tensors hold: views of the map where the reference gives them, or where the framework copies
+    /// them at once. NumPy's and TensorFlow's keep what they are given, and programs that use them truncate a file whose
+    /// arrays they hold.
+    pub(crate) fn drop_in_ownership(self) -> Ownership {
+        match self {
+            Framework::Torch | Framework::Paddle | Framework::Flax | Framework::Mlx => {
+                Ownership::View
+            }
+            Framework::Numpy | Framework::Tensorflow => Ownership::Own,
+        }
     }
 
     /// The name of the front end `tensorhold.<name>`.

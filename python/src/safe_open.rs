@@ -116,12 +116,13 @@ impl Opened {
 
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let _paused = Paused::new(py);
+        let ownership = self.maker.framework.drop_in_ownership();
         let dict = PyDict::new(py);
         for tensor in self.checkpoint.tensors() {
             insert(
                 &dict,
                 tensor.info().name,
-                self.maker.whole(py, &tensor, Ownership::View)?,
+                self.maker.whole(py, &tensor, ownership)?,
             )?;
         }
         Ok(dict)
@@ -157,7 +158,8 @@ macro_rules! handle_class {
             /// Returns the tensor with this name.
             fn get_tensor<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
                 let opened = self.0.opened(py)?;
-                opened.maker.whole(py, &opened.tensor(py, name)?, Ownership::View)
+                let ownership = opened.maker.framework.drop_in_ownership();
+                opened.maker.whole(py, &opened.tensor(py, name)?, ownership)
             }
 
             /// Returns all tensors by name, in the order of their bytes.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use tensorhold::{
     Dtype, Durability, Error, ErrorKind, Result, SaveOptions, TensorSpec as CoreSpec, save_file,
 };
@@ -142,7 +143,7 @@ impl Named {
         };
         for (name, spec) in dict.iter() {
             named.specs.push(spec.cast::<TensorSpec>()?.get().clone());
-            named.names.push(name.extract()?);
+            named.names.push(text(&name, "a tensor's name")?);
         }
         Ok(named)
     }
@@ -176,9 +177,27 @@ pub(crate) fn metadata_of(
         return Ok(None);
     };
     let items = metadata.call_method0("items")?;
-    let pairs: PyResult<Vec<(String, String)>> =
-        items.try_iter()?.map(|item| item?.extract()).collect();
-    pairs.map(Some)
+    let pairs = items.try_iter()?.map(|item| {
+        let (key, value) = item?.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+        Ok((
+            text(&key, "a key of the metadata")?,
+            text(&value, "a value of the metadata")?,
+        ))
+    });
+    pairs.collect::<PyResult<_>>().map(Some)
+}
+
+/// The text of a `str`; a TypeError that says `what` it should have been where it is none.
+fn text(value: &Bound<'_, PyAny>, what: &str) -> PyResult<String> {
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(text.to_cow()?.into_owned()),
+        Err(_) => {
+            let found = value.get_type().name()?;
+            let shown = value.repr()?;
+            let message = format!("{what} must be a `str`, not the `{found}` {shown}");
+            Err(PyTypeError::new_err(message))
+        }
+    }
 }
 
 /// The metadata as the engine takes it.

@@ -128,6 +128,9 @@ fn own(py: Python<'_>, tensor: &Tensor<'_>) -> Result<Memory> {
     read(py, tensor, &selection)
 }
 
+/// Fewer bytes are copied out of a map sooner than the interpreter is let go of and taken again.
+const AT_ONCE_BYTES: u64 = 64 << 10;
+
 /// Reads into memory of its own without holding the interpreter, in the machine's byte order.
 fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: &Selection) -> Result<Memory> {
     let fill = |into: &mut [u8]| {
@@ -135,7 +138,11 @@ fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: &Selection) -> Result<Me
         to_native_order(into, alignment(tensor.info().dtype));
         Ok(())
     };
-    py.detach(|| Memory::filled(selection.size_bytes(), fill))
+    let size_bytes = selection.size_bytes();
+    match tensor.file().map().is_some() && size_bytes < AT_ONCE_BYTES {
+        true => Memory::filled(size_bytes, fill),
+        false => py.detach(|| Memory::filled(size_bytes, fill)),
+    }
 }
 
 /// The file's little-endian numbers of `width` bytes in the machine's order.
