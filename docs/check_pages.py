@@ -5,7 +5,7 @@
 Every relative link of every Markdown file of the repository must lead to a file, and its `#anchor`
 to a heading there. Every rule that `testdata/corpus.toml` names must be a heading of
 `docs/reference/format.md`, and the patterns on the rule's `Corpus:` line must name all its files
-and none that is not there.
+and none that is not there. A test that a page names as `file::test` must be there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OUTSIDE = {"target", "node_modules"}
 
 def main() -> int:
     """Prints what is wrong, one line each; 0 if nothing is."""
-    faults = [*_link_faults(), *_corpus_faults()]
+    faults = [*_link_faults(), *_test_faults(), *_corpus_faults()]
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
@@ -44,6 +44,15 @@ def _link_faults() -> Iterator[str]:
                 yield f"{where}: link `{link}` leads to no file"
             elif anchor and anchor not in _anchors(target):
                 yield f"{where}: link `{link}` leads to no heading"
+
+
+def _test_faults() -> Iterator[str]:
+    for page in _pages():
+        for path, test in re.findall(r"`([\w./-]+)::(\w+)`", page.read_text("utf-8")):
+            file = ROOT / path
+            source = file.read_text("utf-8") if file.is_file() else ""
+            if not re.search(rf"(?:def|fn) {test}\b", source):
+                yield f"{page.relative_to(ROOT)}: there is no test `{path}::{test}`"
 
 
 def _pages() -> list[Path]:
