@@ -8,8 +8,9 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use tensorhold::{Backend, Bounds, ErrorKind, OpenOptions, Rules, Selection, Tensor};
 
 use crate::error;
+use crate::framework::Ownership;
 use crate::index::{self, Asked};
-use crate::tensors::{Maker, Ownership, insert};
+use crate::tensors::{Maker, insert};
 
 struct Opened {
     checkpoint: tensorhold::Checkpoint,

@@ -4,7 +4,6 @@ use pyo3::prelude::*;
 use tensorhold::ErrorKind;
 
 use crate::error;
-use crate::tensors::Ownership;
 
 /// The framework of the tensors that a file gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +14,15 @@ pub(crate) enum Framework {
     Flax,
     Mlx,
     Paddle,
+}
+
+/// Whether tensors may be views of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// A view of the map where there is one.
+    View,
+    /// Memory of their own.
+    Own,
 }
 
 impl Framework {

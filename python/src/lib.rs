@@ -7,6 +7,7 @@ mod device;
 mod dlpack;
 mod error;
 mod framework;
+mod in_memory;
 mod index;
 mod memory;
 mod ndarray;
@@ -29,8 +30,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<spec::TensorSpec>()?;
     module.add_function(wrap_pyfunction!(spec::serialize, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize_file, module)?)?;
-    module.add_function(wrap_pyfunction!(buffer::deserialize, module)?)?;
-    module.add_function(wrap_pyfunction!(buffer::load_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(in_memory::deserialize, module)?)?;
+    module.add_function(wrap_pyfunction!(in_memory::load_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(torch::torch_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(ndarray::numpy_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(save::save, module)?)?;

@@ -12,9 +12,9 @@ use tensorhold::{
 
 use crate::collector::Paused;
 use crate::error;
-use crate::framework::Framework;
+use crate::framework::{Framework, Ownership};
 use crate::index::{self, Asked};
-use crate::tensors::{Maker, Ownership, insert};
+use crate::tensors::{Maker, insert};
 
 /// One open file and what its tensors are made for.
 struct Opened {

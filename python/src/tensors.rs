@@ -7,7 +7,7 @@ use tensorhold::{Dtype, Error, Result, Selection, Tensor};
 
 use crate::device::Device;
 use crate::error;
-use crate::framework::Framework;
+use crate::framework::{Framework, Ownership};
 use crate::memory::Memory;
 use crate::{ndarray, torch};
 
@@ -16,15 +16,6 @@ use crate::{ndarray, torch};
 pub(crate) struct Maker {
     pub(crate) framework: Framework,
     pub(crate) device: Device,
-}
-
-/// Whether tensors may be views of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ownership {
-    /// A view of the map where there is one.
-    View,
-    /// Memory of their own.
-    Own,
 }
 
 impl Maker {
