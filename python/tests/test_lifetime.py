@@ -74,7 +74,9 @@ def test_each_tensor_has_a_storage_of_its_own(file: Path) -> None:
     tensorhold.torch.save_file(tensors, file)
 
 
-def test_closing_a_handle_in_one_thread_leaves_another_with_an_error_or_a_tensor(file: Path) -> None:
+def test_closing_a_handle_in_one_thread_leaves_another_with_an_error_or_a_tensor(
+    file: Path,
+) -> None:
     handle = safe_open(file, "pt")
     outcomes: set[str] = set()
 

@@ -275,7 +275,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays() -> None:
     assert pathlib.Path("/dev/full").is_char_device()
 
 
-def test_a_path_can_be_bytes_like_no_more_than_with_the_peer(two: str) -> None:
+def test_paths_are_texts_or_path_objects(two: str) -> None:
     with safe_open(pathlib.Path(two), "np") as file:
         assert file.keys() == ["a", "b"]
     with pytest.raises(TypeError):

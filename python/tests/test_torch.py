@@ -386,10 +386,3 @@ def test_the_end_of_a_tensor_that_is_not_contiguous_is_its_last_byte() -> None:
     part = whole[1:3, ::2]
     assert ours._end_ptr(part) == whole.data_ptr() + (2 * 4 + 2) * 4 + 4
     assert ours._end_ptr(part[:0]) == part[:0].data_ptr()
-
-
-def test_torch_s_own_loader_reads_our_files() -> None:
-    # torch.load of this suffix asks for `safetensors.torch`: what it finds there reads ours.
-    peer = pytest.importorskip("safetensors.torch")
-    ours.save_file({"a": torch.arange(3)}, "a.safetensors", metadata={"format": "pt"})
-    assert peer.load_file("a.safetensors")["a"].tolist() == [0, 1, 2]
