@@ -43,8 +43,13 @@ impl AtomicFile {
         }
     }
 
+    /// The free space of the file system; that of the folder of a device says nothing.
     fn free_bytes(&self) -> Option<u64> {
-        let is_ours = matches!(self.way, Way::Rename { .. });
+        let is_ours = match self.way {
+            Way::Rename { .. } => true,
+            Way::InPlace(_) => false,
+            Way::Stream => return None,
+        };
         space::free_bytes(self.file.as_ref()?, is_ours)
     }
 }

@@ -19,6 +19,9 @@ impl AtomicFile {
     /// Those of [`create`](AtomicFile::create) and [`commit`](AtomicFile::commit); `InvalidArgument` if the bytes went
     /// straight to the first target.
     pub fn commit_as(mut self, file_name: &OsStr) -> Result<()> {
+        if self.name.file_name() == Some(file_name) {
+            return self.commit();
+        }
         let Way::Rename { temporary, .. } = &self.way else {
             return Err(self.error(
                 ErrorKind::InvalidArgument,
