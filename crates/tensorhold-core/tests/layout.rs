@@ -60,7 +60,7 @@ impl View for Zeros {
 fn zeros(tensor: &Tensor) -> Zeros {
     let name = format!("\"{}\"", tensor.dtype);
     Zeros {
-        dtype: serde_json::from_str(&name).unwrap(),
+        dtype: serde_json::from_str(&name).expect("both know the same dtypes"),
         shape: tensor.shape.iter().map(|&size| size as usize).collect(),
         size_bytes: tensor.size_bytes(),
     }
@@ -182,7 +182,7 @@ fn refused(
         align,
         order: Order::Reference,
     };
-    let error = layout(tensors, metadata, &options).unwrap_err();
+    let error = layout(tensors, metadata, &options).expect_err("they are refused");
     (error.kind(), error.to_string())
 }
 

@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::escape::Named;
 use crate::extent::ByteRange;
 
 use super::number;
@@ -226,16 +227,20 @@ impl<'a> Cursor<'a> {
     /// An error that says what should stand at the cursor, and what does.
     #[cold]
     pub fn expected(&self, what: &'static str) -> Error {
-        match self
-            .text
-            .get(self.position..)
-            .and_then(|rest| rest.chars().next())
-        {
-            Some(found) => {
-                let found = found.escape_debug();
-                self.fault(format!("expected {what}, found `{found}`"))
-            }
-            None => self.fault(format!("expected {what}, found the end of the text")),
+        match self.word() {
+            "" => self.fault(format!("expected {what}, found the end of the text")),
+            word => self.fault(format!("expected {what}, found {}", Named(word))),
+        }
+    }
+
+    /// What stands at the cursor: a run that looks like one number or word, or else a character.
+    fn word(&self) -> &'a str {
+        let rest = self.text.get(self.position..).unwrap_or_default();
+        let in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_');
+        match rest.find(|c| !in_word(c)) {
+            Some(0) => &rest[..rest.chars().next().map_or(0, char::len_utf8)],
+            Some(end) => &rest[..end],
+            None => rest,
         }
     }
 

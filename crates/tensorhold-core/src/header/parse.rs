@@ -54,9 +54,6 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn header(&mut self) -> Result<()> {
-        if self.rules == Rules::Strict {
-            self.strict_ends()?;
-        }
         self.cursor.expect(b'{', "`{`")?;
         let mut first = true;
         let mut has_metadata = false;
@@ -73,7 +70,11 @@ impl<'a> Parser<'a> {
                 self.metadata()?;
             }
         }
-        self.cursor.end()
+        self.cursor.end()?;
+        if self.rules == Rules::Strict {
+            self.strict_ends()?;
+        }
+        Ok(())
     }
 
     #[inline]
@@ -89,10 +90,10 @@ impl<'a> Parser<'a> {
             let message = "the header does not begin with `{`";
             return Err(self.forbidden(0, message));
         }
-        let kept = self.text.trim_end_matches(' ');
-        if !kept.ends_with('}') {
+        let end = self.text.trim_end_matches(' ').len();
+        if !self.text[..end].ends_with('}') {
             let message = "the header does not end with `}` and spaces";
-            return Err(self.forbidden(kept.len().saturating_sub(1), message));
+            return Err(self.forbidden(end - 1, message));
         }
         Ok(())
     }
@@ -147,7 +148,9 @@ impl<'a> Parser<'a> {
     fn strict_name(&self, key: JsonStr<'a>, name: Name) -> Result<()> {
         let name = name.of(self.text, &self.table.resolved);
         if name.is_empty() {
-            return Err(self.forbidden(key.start(), "a tensor has an empty name"));
+            return Err(self
+                .forbidden(key.start(), "a tensor has an empty name")
+                .with_tensor(name));
         }
         // A fold without an early exit is what the compiler turns into vector code.
         let is_ascii_text = |byte: u8| (b' '..0x7f).contains(&byte);
@@ -311,13 +314,13 @@ impl<'a> Parser<'a> {
             end,
         } = tensor;
         let Some(size) = validate::size_bytes(dtype, n_elements) else {
-            let name = name.of(self.text, &self.table.resolved);
-            let dims = self.table.shapes.kept(shape);
-            return Err(validate::no_size(name, dtype, n_elements, dims));
+            let error = validate::no_size(dtype, n_elements, self.table.shapes.kept(shape));
+            return Err(self.table.blame(self.text, name, error));
         };
         if end.checked_sub(start) != Some(size) {
-            let name = name.of(self.text, &self.table.resolved);
-            return Err(validate::wrong_size(name, dtype, size, start, end));
+            let shown = name.of(self.text, &self.table.resolved);
+            let error = validate::wrong_size(shown, dtype, size, start, end);
+            return Err(self.table.blame(self.text, name, error));
         }
         self.is_chain &= start == self.table.data_size;
         self.table.data_size = end;

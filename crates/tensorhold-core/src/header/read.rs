@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ByteRange;
@@ -48,9 +49,17 @@ pub fn header_length(prefix: &[u8], file_size: u64) -> Result<usize> {
 
 /// The header of the file behind `source`; where it has none, what the file is instead.
 pub(super) fn header<S: Source + ?Sized>(source: &S, rules: Rules) -> Result<Header> {
-    try_header(source, rules).map_err(|error| match foreign(source) {
-        Some(foreign) if is_about_content(error.kind()) => not_safetensors(error, foreign),
-        _ => error,
+    try_header(source, rules).map_err(|error| {
+        if !is_about_content(error.kind()) {
+            return error;
+        }
+        let Some((head, tail)) = ends(source) else { return error };
+        match sniff(&head, &tail, source.size_bytes()) {
+            Some(foreign) => not_safetensors(error, foreign),
+            None if error.kind() == ErrorKind::HeaderLength && head.get(8) == Some(&b'{') => error
+                .with_hint("the file ends inside its header, as after a download or copy that broke off; fetch it again"),
+            None => error,
+        }
     })
 }
 
@@ -63,13 +72,14 @@ fn is_about_content(kind: ErrorKind) -> bool {
     )
 }
 
-fn foreign<S: Source + ?Sized>(source: &S) -> Option<Foreign> {
+/// The first and the last bytes of a file.
+fn ends<S: Source + ?Sized>(source: &S) -> Option<(Vec<u8>, Vec<u8>)> {
     let file_size = source.size_bytes();
     let n_bytes = file_size.min(SNIFFED_BYTES);
     let (mut head, mut tail) = (vec![0; n_bytes as usize], vec![0; n_bytes as usize]);
     source.read_at(0, &mut head).ok()?;
     source.read_at(file_size - n_bytes, &mut tail).ok()?;
-    sniff(&head, &tail, file_size)
+    Some((head, tail))
 }
 
 fn not_safetensors(error: Error, foreign: Foreign) -> Error {

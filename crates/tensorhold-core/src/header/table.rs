@@ -7,8 +7,10 @@ use core::hash::{BuildHasher, Hasher};
 use hashbrown::{DefaultHashBuilder, HashTable, hash_table};
 
 use crate::dtype::Dtype;
+use crate::error::Error;
 use crate::extent::ByteRange;
 
+use super::LENGTH_BYTES;
 use super::metadata::{Metadata, Pairs};
 use super::shapes::{Place, Shapes};
 
@@ -62,6 +64,13 @@ impl Name {
             start: start as u32 | Name::IS_RESOLVED,
             length: length as u32,
         }
+    }
+
+    /// Where it stands in the file, unless its escapes had to be resolved.
+    fn place(self) -> Option<ByteRange> {
+        let start = LENGTH_BYTES + u64::from(self.start);
+        let end = start + u64::from(self.length);
+        (self.start & Name::IS_RESOLVED == 0).then_some(ByteRange { start, end })
     }
 
     #[inline]
@@ -144,6 +153,13 @@ impl Table {
     #[inline]
     pub fn name<'a>(&'a self, text: &'a str, index: usize) -> &'a str {
         self.entries[index].name.of(text, &self.resolved)
+    }
+
+    /// The error, with the name of the tensor and where that stands in the file.
+    #[cold]
+    pub fn blame(&self, text: &str, name: Name, error: Error) -> Error {
+        let error = error.with_tensor(name.of(text, &self.resolved));
+        name.place().into_iter().fold(error, Error::with_bytes)
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The checks that make a table right, and what they say where it is not.
 
 use alloc::format;
+use alloc::string::String;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,14 +21,9 @@ pub(super) fn size_bytes(dtype: Dtype, n_elements: Option<u64>) -> Option<u64> {
 
 /// A tensor whose shape has no size in bytes; `shape` is `None` where it is too long to be shown.
 #[cold]
-pub(super) fn no_size(
-    name: &str,
-    dtype: Dtype,
-    n_elements: Option<u64>,
-    shape: Option<&[u64]>,
-) -> Error {
+pub(super) fn no_size(dtype: Dtype, n_elements: Option<u64>, shape: Option<&[u64]>) -> Error {
     let of_shape = shape.and_then(|shape| shape_size_bytes(dtype, shape).err());
-    let error = of_shape.unwrap_or_else(|| {
+    of_shape.unwrap_or_else(|| {
         let n_bits = n_elements.and_then(|n| n.checked_mul(u64::from(dtype.width_bits())));
         match n_bits {
             None => Error::new(
@@ -41,8 +37,7 @@ pub(super) fn no_size(
                 ),
             ),
         }
-    });
-    error.with_tensor(name)
+    })
 }
 
 /// Brings the tensors into the order of their data.
@@ -66,12 +61,8 @@ pub(super) fn check_chain(table: &mut Table, text: &str) -> Result<()> {
     for (index, &entry) in table.entries.iter().enumerate() {
         if entry.start != previous_end {
             let before = index.checked_sub(1).map(|index| table.name(text, index));
-            return Err(gap(
-                table.name(text, index),
-                entry.start,
-                before,
-                previous_end,
-            ));
+            let error = gap(table.name(text, index), entry.start, before, previous_end);
+            return Err(table.blame(text, entry.name, error));
         }
         previous_end = end(entry, &table.shapes);
     }
@@ -98,16 +89,17 @@ fn gap(name: &str, start: u64, before: Option<&str>, previous_end: u64) -> Error
     };
     let name_shown = Named(name);
     let message = format!(
-        "tensor {name_shown} starts at byte {start} of the data, {distance} bytes {side} {before}: {fault}"
+        "tensor {name_shown} starts at byte {start} of the data, {} {side} {before}: {fault}",
+        bytes(distance)
     );
-    Error::new(ErrorKind::InvalidOffset, message).with_tensor(name)
+    Error::new(ErrorKind::InvalidOffset, message)
 }
 
 /// A tensor whose offsets hold another number of bytes than its shape and dtype ask for.
 #[cold]
 pub(super) fn wrong_size(name: &str, dtype: Dtype, size: u64, start: u64, end: u64) -> Error {
     let name_shown = Named(name);
-    let error = match end.checked_sub(start) {
+    match end.checked_sub(start) {
         Some(given) => Error::new(
             ErrorKind::SizeMismatch,
             format!(
@@ -120,64 +112,61 @@ pub(super) fn wrong_size(name: &str, dtype: Dtype, size: u64, start: u64, end: u
                 "tensor {name_shown} ends at byte {end} of the data, before its start at {start}"
             ),
         ),
-    };
-    error.with_tensor(name)
+    }
 }
 
 /// A name that two tensors have.
 #[cold]
 pub(super) fn stands_twice(table: &Table, text: &str, first: usize, second: usize) -> Error {
-    let (first, second) = (table.info(text, first), table.info(text, second));
+    let offsets = |index: usize| {
+        let entry = table.entries[index];
+        ByteRange {
+            start: entry.start,
+            end: end(entry, &table.shapes),
+        }
+    };
     let message = format!(
-        "the name {} stands twice, with the data bytes {} and {}",
-        Named(first.name),
-        first.offsets,
-        second.offsets
+        "the name {} stands twice, for the bytes {} and {} of the data",
+        Named(table.name(text, first)),
+        offsets(first),
+        offsets(second)
     );
-    Error::new(ErrorKind::DuplicateTensor, message).with_tensor(first.name)
+    let error = Error::new(ErrorKind::DuplicateTensor, message);
+    table.blame(text, table.entries[second].name, error)
 }
 
 /// Checks that the data ends where the file does.
 pub(super) fn check_coverage(data_size: u64, data_start: u64, file_size: u64) -> Result<()> {
     let Some(end) = data_start.checked_add(data_size) else {
-        let message = format!(
-            "the tensors take {data_size} bytes, but the file has {file_size} bytes in all"
-        );
+        let message = format!("the tensors take {data_size} bytes, the file has {file_size}");
         return Err(Error::new(ErrorKind::NotCovered, message));
     };
-    if end == file_size {
-        return Ok(());
+    if file_size < end {
+        return Err(not_covered(file_size, end, ByteRange { start: file_size, end }, "fewer")
+            .with_hint(format!(
+                "missing at the end: {}, as after a download or copy that broke off; fetch the file again",
+                bytes(end - file_size)
+            )));
     }
-    let (message, hint, bytes) = if file_size < end {
-        let missing = end - file_size;
-        (
-            format!(
-                "the file has {file_size} bytes, {missing} fewer than the {end} that its header asks for"
-            ),
-            format!(
-                "{missing} bytes are missing at the end; the file was not written or downloaded to its end: fetch it again"
-            ),
-            ByteRange {
-                start: file_size,
-                end,
-            },
-        )
-    } else {
-        let surplus = file_size - end;
-        (
-            format!(
-                "the file has {file_size} bytes, {surplus} more than the {end} that its header asks for"
-            ),
-            format!(
-                "{surplus} bytes at the end belong to no tensor; something was appended to the file, or its header was cut"
-            ),
-            ByteRange {
-                start: end,
-                end: file_size,
-            },
-        )
-    };
-    Err(Error::new(ErrorKind::NotCovered, message)
-        .with_bytes(bytes)
-        .with_hint(hint))
+    if file_size > end {
+        return Err(not_covered(file_size, end, ByteRange { start: end, end: file_size }, "more")
+            .with_hint(format!(
+                "left over at the end: {} of no tensor; something was appended, or the header is another file's",
+                bytes(file_size - end)
+            )));
+    }
+    Ok(())
+}
+
+fn not_covered(file_size: u64, end: u64, range: ByteRange, which: &str) -> Error {
+    let message = format!(
+        "the file has {}, {} {which} than the {end} that its header asks for",
+        bytes(file_size),
+        range.len()
+    );
+    Error::new(ErrorKind::NotCovered, message).with_bytes(range)
+}
+
+fn bytes(n: u64) -> String {
+    format!("{n} byte{}", if n == 1 { "" } else { "s" })
 }
