@@ -34,8 +34,9 @@ lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the ho
 	cargo clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict python/tensorhold examples bench testdata
-	$(BIN)/python -m mypy.stubtest tensorhold._native
+	$(BIN)/mypy --strict --config-file python/pyproject.toml python/tensorhold
+	$(BIN)/mypy --strict --config-file python/pyproject.toml testdata/make_corpus.py testdata/check_reference.py
+	$(BIN)/python -m mypy.stubtest tensorhold._native --mypy-config-file python/pyproject.toml
 
 fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
 	tools/fuzz.sh $(SECONDS_EACH)

