@@ -91,9 +91,8 @@ def time_beside(model: Path, scratch: Path) -> None:
                 call(library)
                 seconds[library.__name__.partition(".")[0]].append(time.perf_counter() - begin)
         ours, theirs = (1e3 * median(seconds[name]) for name in ("tensorhold", "safetensors"))
-        print(
-            f"  {work}: tensorhold {ours:.2f} ms, safetensors {theirs:.2f} ms, ratio {theirs / ours:.1f}"
-        )
+        times = f"tensorhold {ours:.2f} ms, safetensors {theirs:.2f} ms"
+        print(f"  {work}: {times}, ratio {theirs / ours:.1f}")
     saved = [(scratch / f"{name}.torch.out").read_bytes() for name in ("tensorhold", "safetensors")]
     check(saved[0] == saved[1], "both saved the same bytes")
 

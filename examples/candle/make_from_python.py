@@ -1,4 +1,4 @@
-"""Writes from_python.safetensors with the published Python package: pip install safetensors==0.8.0 torch."""
+"""Writes from_python.safetensors with the published package, safetensors 0.8.0, and torch."""
 
 from pathlib import Path
 
