@@ -47,6 +47,7 @@ fn large_headers_take_less_than_three_times_their_size() {
             r#"],"data_offsets":[0,0]}}"#,
         ),
         ("{", r##""\n#":["U8",[0],[0,0]],"##, last),
+        (r#"{"a":["U8",["#, "0,", "0],[0,0]]}"),
         (r#"{"__metadata__":{"#, r##""#":"","##, r#""z":""}}"#),
         (r#"{"__metadata__":{"#, r##""\n#":"\n","##, r#""z":""}}"#),
         (r#"{"__metadata__":{"#, r##""key":"","##, r#""z":""}}"#),
