@@ -132,7 +132,7 @@ def _rust_passes(page: Path, folder: str) -> bool:
     compile_page = ["rustc", "--edition", "2024", "-D", "warnings", "page.rs", "--extern", library]
     compile_page += ["-L", f"dependency={target / 'deps'}"]
     return all(
-        subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr).returncode == 0
+        subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL).returncode == 0
         for command in (build, compile_page, ["./page"])
     )
 
