@@ -151,75 +151,61 @@ impl Serialize for Metadata {
 
 impl<'de> Deserialize<'de> for Metadata {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut collected = Collected::default();
-        deserializer.deserialize_map(TableVisitor(&mut collected))?;
-        let Collected {
-            metadata,
-            mut tensors,
-        } = collected;
-        tensors.sort_by_key(|(_, info)| info.data_offsets);
-        Metadata::new(metadata, tensors).map_err(de::Error::custom)
+        let table = Table::deserialize(deserializer)?;
+        table.into_metadata().map_err(de::Error::custom)
     }
 }
 
-/// Whether serde_json can read a table in `text`; nothing of it is kept.
-pub(super) fn check_json(text: &[u8]) -> Result<(), serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
-    deserializer.deserialize_map(TableVisitor(&mut Discarded))?;
-    deserializer.end()
+/// The fault for which the published crate would refuse a header; `None` where it is one that this crate alone sees.
+pub(super) fn published_fault(header: &str) -> Option<SafeTensorError> {
+    match serde_json::from_str(header).map(Table::into_metadata) {
+        Err(error) => Some(SafeTensorError::InvalidHeaderDeserialization(error)),
+        Ok(Ok(_) | Err(SafeTensorError::JsonError(_))) => None,
+        Ok(Err(error)) => Some(error),
+    }
 }
 
-/// What becomes of the entries of a table as they are read.
-trait Entries {
-    fn metadata(&mut self, metadata: Option<HashMap<String, String>>);
-    fn tensor(&mut self, name: String, info: TensorInfo);
-}
-
-#[derive(Default)]
-struct Collected {
+/// A header as serde reads it. Its errors name it as those of the published crate do.
+#[derive(Deserialize)]
+#[serde(expecting = "struct HashMetadata")]
+struct Table {
+    #[serde(rename = "__metadata__")]
     metadata: Option<HashMap<String, String>>,
-    tensors: Vec<(String, TensorInfo)>,
+    #[serde(flatten)]
+    tensors: Entries,
 }
 
-impl Entries for Collected {
-    fn metadata(&mut self, metadata: Option<HashMap<String, String>>) {
-        self.metadata = metadata;
+impl Table {
+    fn into_metadata(self) -> Result<Metadata, SafeTensorError> {
+        let Entries(mut tensors) = self.tensors;
+        tensors.sort_by_key(|(_, info)| info.data_offsets);
+        Metadata::new(self.metadata, tensors)
     }
+}
 
-    fn tensor(&mut self, name: String, info: TensorInfo) {
-        self.tensors.push((name, info));
+/// The tensors in the order of the text, those of the same name too, which a map would lose.
+struct Entries(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor)
     }
 }
 
-struct Discarded;
+struct EntriesVisitor;
 
-impl Entries for Discarded {
-    fn metadata(&mut self, _: Option<HashMap<String, String>>) {}
-
-    fn tensor(&mut self, _: String, _: TensorInfo) {}
-}
-
-struct TableVisitor<'a, E>(&'a mut E);
-
-impl<'de, E: Entries> Visitor<'de> for TableVisitor<'_, E> {
-    type Value = ();
+impl<'de> Visitor<'de> for EntriesVisitor {
+    type Value = Entries;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a map from names to tensors")
+        f.write_str("a map")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
-        let mut has_metadata = false;
-        while let Some(name) = map.next_key::<String>()? {
-            if name != METADATA {
-                self.0.tensor(name, map.next_value()?);
-            } else if has_metadata {
-                return Err(de::Error::duplicate_field(METADATA));
-            } else {
-                has_metadata = true;
-                self.0.metadata(map.next_value()?);
-            }
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entries, M::Error> {
+        let mut tensors = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            tensors.push(entry);
         }
-        Ok(())
+        Ok(Entries(tensors))
     }
 }
