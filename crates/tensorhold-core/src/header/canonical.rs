@@ -1,5 +1,5 @@
 //! The short way through a tensor's description that is written as every known writer does: the
-//! three fields in their usual order and no spaces.
+//! three fields in their usual order, without spaces or with one after commas and colons.
 //!
 //! Whatever else is found, it answers `None`, and the general way decides.
 
@@ -26,34 +26,19 @@ pub(super) fn description<'a>(
     text: &'a [u8],
     dims: &mut Vec<u64>,
 ) -> Option<(Description, &'a [u8])> {
-    let text = text.strip_prefix(br#"{"dtype":""#)?;
+    let text = after(text, br#"{"dtype":""#, br#" {"dtype": ""#)?;
     let length = text
         .iter()
         .take(LONGEST_DTYPE + 1)
         .position(|&byte| byte == b'"')?;
     let (dtype, text) = text.split_at(length);
     let dtype = Dtype::from_name(dtype)?;
-    let mut text = text.strip_prefix(br#"","shape":["#)?;
+    let text = after(text, br#"","shape":["#, br#"", "shape": ["#)?;
     let dims_start = dims.len();
-    let mut n_elements = Some(1_u64);
-    if text.first() != Some(&b']') {
-        loop {
-            let (size, tail) = number(text)?;
-            n_elements = n_elements.and_then(|product| product.checked_mul(size));
-            if dims.len() - dims_start == LONGEST_SHAPE {
-                return None;
-            }
-            dims.push(size);
-            text = tail;
-            match text.strip_prefix(b",") {
-                Some(tail) => text = tail,
-                None => break,
-            }
-        }
-    }
-    let text = text.strip_prefix(br#"],"data_offsets":["#)?;
+    let (n_elements, text) = shape(text, dims)?;
+    let text = after(text, br#"],"data_offsets":["#, br#"], "data_offsets": ["#)?;
     let (start, text) = number(text)?;
-    let (end, text) = number(text.strip_prefix(b",")?)?;
+    let (end, text) = number(after(text, b", ", b",")?)?;
     let text = text.strip_prefix(b"]}")?;
     let rank = (dims.len() - dims_start) as u32;
     let shape = Place {
@@ -73,13 +58,43 @@ pub(super) fn description<'a>(
     ))
 }
 
+/// Appends the dims at the start of `text` to `dims`; their product, and the text from the `]` on.
+#[inline]
+fn shape<'a>(mut text: &'a [u8], dims: &mut Vec<u64>) -> Option<(Option<u64>, &'a [u8])> {
+    let mut n_elements = Some(1_u64);
+    if text.first() == Some(&b']') {
+        return Some((n_elements, text));
+    }
+    for _ in 0..LONGEST_SHAPE {
+        let (size, tail) = number(text)?;
+        n_elements = n_elements.and_then(|product| product.checked_mul(size));
+        dims.push(size);
+        if tail.first() == Some(&b']') {
+            return Some((n_elements, tail));
+        }
+        text = after(tail, b", ", b",")?;
+    }
+    None
+}
+
+/// What follows `first`, or else `second`, at the start of `text`.
+#[inline(always)]
+fn after<'a, const N: usize, const M: usize>(
+    text: &'a [u8],
+    first: &[u8; N],
+    second: &[u8; M],
+) -> Option<&'a [u8]> {
+    text.strip_prefix(first)
+        .or_else(|| text.strip_prefix(second))
+}
+
 const LONGEST_DTYPE: usize = 11;
 
 /// The most dimensions that the short way takes.
 pub(super) const LONGEST_SHAPE: usize = 16;
 
 /// The number at the start of `text` if it has at most 19 digits, which no `u64` overflows.
-#[inline]
+#[inline(always)]
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
     let mut length = 0;

@@ -329,27 +329,33 @@ fn unknown_value(choices: &mut Choices<'_>) -> Json {
     json
 }
 
-/// The text of `json`.
-pub fn render(json: &Json, text: &mut String) {
+/// The text of `json`, with `space` after each comma and colon.
+pub fn render(json: &Json, space: &str, text: &mut String) {
     match json {
         Json::Raw(raw) => text.push_str(raw),
         Json::Array(items) => {
             text.push('[');
             for (index, item) in items.iter().enumerate() {
-                text.push_str(if index > 0 { "," } else { "" });
-                render(item, text);
+                comma(index, space, text);
+                render(item, space, text);
             }
             text.push(']');
         }
         Json::Object(members) => {
             text.push('{');
             for (index, (key, value)) in members.iter().enumerate() {
-                let comma = if index > 0 { "," } else { "" };
-                let _ = write!(text, "{comma}{key}:");
-                render(value, text);
+                comma(index, space, text);
+                let _ = write!(text, "{key}:{space}");
+                render(value, space, text);
             }
             text.push('}');
         }
+    }
+}
+
+fn comma(index: usize, space: &str, text: &mut String) {
+    if index > 0 {
+        let _ = write!(text, ",{space}");
     }
 }
 
@@ -363,7 +369,7 @@ pub fn file(choices: &mut Choices<'_>, n_changes: usize) -> Vec<u8> {
     if n_changes > 0 && choices.once_in(6) {
         text.push_str(choices.one_of(SPACES));
     }
-    render(&json, &mut text);
+    render(&json, choices.one_of(&["", " ", "\n"]), &mut text);
     if choices.once_in(6) {
         text.push_str(choices.one_of(SPACES));
     }
