@@ -1,4 +1,21 @@
 //! What the bytes of a checkpoint mean, and which bytes go where.
+//!
+//! ```
+//! use tensorhold_core::{Dtype, Header, LayoutOptions, Rules, TensorSpec, layout};
+//!
+//! let weight = TensorSpec { name: "weight", dtype: Dtype::F32, shape: &[2, 3] };
+//! let layout = layout(&[weight], Some(&[("format", "pt")]), &LayoutOptions::default())?;
+//! let mut file = layout.head;
+//! file.resize(layout.file_size as usize, 0);
+//!
+//! let header = Header::parse_file(&file, Rules::Strict)?;
+//! let weight = header.tensor("weight").expect("it has just been written");
+//! assert_eq!((weight.dtype, weight.shape, weight.size_bytes()), (Dtype::F32, &[2, 3][..], 24));
+//! # Ok::<(), tensorhold_core::Error>(())
+//! ```
+//!
+//! It opens no file, starts no thread and has no unsafe code; it needs `alloc` and not `std`. Where
+//! bytes come from and go to is behind [`Source`] and [`Sink`].
 #![no_std]
 #![forbid(unsafe_code)]
 

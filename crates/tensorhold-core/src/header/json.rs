@@ -460,3 +460,83 @@ fn hex(digits: &[u8]) -> Option<u32> {
         Some(value << 4 | char::from(digit).to_digit(16)?)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(text: &str) -> Cursor<'_> {
+        Cursor::new(text, 0, ErrorKind::InvalidIndex)
+    }
+
+    fn string(text: &str) -> Result<String> {
+        let mut cursor = cursor(text);
+        let string = cursor.string("a string")?.resolve().into_owned();
+        cursor.end()?;
+        Ok(string)
+    }
+
+    #[test]
+    fn escapes_are_resolved() {
+        assert_eq!(
+            string(r#" "a\"\\\/\b\f\n\r\t" "#).unwrap(),
+            "a\"\\/\u{8}\u{c}\n\r\t"
+        );
+        assert_eq!(string(r#""\u00e9\uD83d\uDe00x""#).unwrap(), "é😀x");
+        for wrong in [
+            r#""\ud83d""#,
+            r#""\ude00""#,
+            r#""\ud83d\u0041""#,
+            r#""\u12""#,
+            r#""\a""#,
+        ] {
+            let message = "a backslash begins no valid escape";
+            assert_eq!(string(wrong).unwrap_err().message(), message, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_string_is_found_wherever_it_lies() {
+        for length in 0..300 {
+            let body = "é".repeat(length / 2) + &"x".repeat(length % 2);
+            assert_eq!(string(&format!("\"{body}\"")).unwrap(), body);
+            assert_eq!(
+                string(&format!("\"{body}\\n{body}\"")).unwrap(),
+                format!("{body}\n{body}")
+            );
+            let error = string(&format!("\"{body}\u{1f}{body}\"")).unwrap_err();
+            assert_eq!(
+                error.bytes(),
+                Some(ByteRange::new(body.len() as u64 + 1, body.len() as u64 + 2))
+            );
+            assert_eq!(
+                string(&format!("\"{body}")).unwrap_err().message(),
+                "a string is not closed"
+            );
+        }
+    }
+
+    #[test]
+    fn any_value_can_be_passed_over() {
+        for value in [
+            "1",
+            "-0.5e+3",
+            "null",
+            "\"]\"",
+            "[]",
+            "{}",
+            r#"[{"a":[1,{"b":null}]},[],true]"#,
+        ] {
+            let text = format!("[ {value} , 7]");
+            let mut cursor = cursor(&text);
+            let mut first = true;
+            cursor.expect(b'[', "`[`").unwrap();
+            assert!(cursor.next_item(&mut first).unwrap());
+            cursor.skip_value(1).unwrap();
+            assert!(cursor.next_item(&mut first).unwrap());
+            assert_eq!(cursor.unsigned("a number").unwrap(), 7);
+            assert!(!cursor.next_item(&mut first).unwrap());
+            cursor.end().unwrap();
+        }
+    }
+}
