@@ -1,0 +1,27 @@
+#!/bin/sh
+# Times tensorhold beside its peers: `bench/run.sh [--wheel FILE] [--only ROW] [--samples N] [--record WHAT] [--list]`.
+# Sets up what it needs: bench/.venv, the wheel (built in release where none is given) and the Rust program.
+set -eu
+cd "$(dirname "$0")/.."
+bin=bench/.venv/bin
+
+wheel=
+if [ "${1-}" = --wheel ]; then
+    wheel=$2
+    shift 2
+fi
+
+if ! cmp -s bench/requirements.txt bench/.venv/requirements.txt; then
+    [ -x $bin/python ] || tools/make-venv.sh "${PYTHON:-python3}" bench/.venv
+    $bin/python -m pip install --quiet -r bench/requirements.txt
+    cp bench/requirements.txt bench/.venv/
+fi
+if [ -z "$wheel" ]; then
+    rm -rf bench/target/wheel
+    $bin/maturin build --quiet --release --manifest-path python/Cargo.toml --out bench/target/wheel
+    wheel=$(echo bench/target/wheel/*.whl)
+fi
+$bin/python -m pip install --quiet --no-deps --force-reinstall "$wheel"
+cargo build --quiet --release --locked --manifest-path bench/rust/Cargo.toml --target-dir bench/target
+
+PYTHONPATH=bench exec $bin/python -m tensorhold_bench "$@"

