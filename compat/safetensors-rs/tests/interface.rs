@@ -23,6 +23,9 @@ fn types_have_the_traits_of_the_published_ones() {
     fn is_data<T: Clone + Serialize + DeserializeOwned>() {}
     fn is_error<T: Error + 'static>() {}
     fn is_iterator<'data, T: Iterator<Item = &'data [u8]>>() {}
+    fn outlives_panics<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    outlives_panics::<SafeTensors<'_>>();
+    outlives_panics::<Metadata>();
     are::<SafeTensors<'_>>();
     are::<SafeTensorError>();
     are::<InvalidSlice>();
