@@ -5,7 +5,8 @@
 Without pages: README.md and everything in docs/. The blocks marked `python` of a page run in order,
 in one process of the page's own, in an empty folder. Where a `print(...)` stands with a comment on
 its last line, the comment must be what it prints. The blocks marked `rust` of a page are together
-the body of one `main`, built against the crate `tensorhold`.
+the body of one `main`, built against the crate `tensorhold`. Of the blocks marked `console`, which
+come after a page's Python, what follows a line that begins with `$` is what its command prints.
 
 A page whose framework is not installed is not run, and the summary says so; with `--all` that is a
 failure.
@@ -57,6 +58,8 @@ def _check(page: Path) -> str:
             command = [sys.executable, __file__, "--run", str(page)]
             code = subprocess.run(command, cwd=folder, check=False).returncode
             result = {0: "passed", NOT_RUN: "not run"}.get(code, "failed")
+        if result == "passed" and not all([*_console_passes(page, folder)]):
+            result = "failed"
         if any(_blocks(page, "rust")) and not _rust_passes(page, folder):
             result = "failed"
     print(f"{page.relative_to(ROOT)}: {result}", flush=True)
@@ -119,6 +122,24 @@ def _is_print(statement: ast.stmt) -> bool:
         and isinstance(statement.value.func, ast.Name)
         and statement.value.func.id == "print"
     )
+
+
+def _console_passes(page: Path, folder: str) -> Iterator[bool]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    for line, block in _blocks(page, "console"):
+        for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, flags=re.M):
+            ended = subprocess.run(
+                ["bash", "-c", command],
+                cwd=folder,
+                env=os.environ | {"PATH": path, "NO_COLOR": "1"},
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            if ended.stdout.rstrip() != expected.rstrip():
+                print(f"{page}:{line}: `{command}` prints\n{ended.stdout}", file=sys.stderr)
+                yield False
 
 
 def _rust_passes(page: Path, folder: str) -> bool:
