@@ -85,8 +85,8 @@ def _corpus_faults() -> Iterator[str]:
         for file in sorted(group):
             if not any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns[rule]):
                 yield f"format.md: rule `{rule}` does not name `{file}`"
-    for rule, group in sorted(patterns.items()):
-        for pattern in group:
+    for rule, named in sorted(patterns.items()):
+        for pattern in named:
             if not fnmatch.filter(everything, pattern):
                 yield f"format.md: rule `{rule}` names `{pattern}`, which is in no corpus"
 
