@@ -24,12 +24,13 @@ def get_slice_torch(package: str) -> Work:
     return _calls(package, "torch", lambda file, name: file.get_slice(name)[...])
 
 
-@get_tensor_torch.bare("`torch.empty`")
-@get_slice_torch.bare("`torch.empty`")
+@get_tensor_torch.bare("`detach` of one tensor")
+@get_slice_torch.bare("`detach` of one tensor")
 def _() -> Work:
     import torch
 
-    yield lambda: [torch.empty(4) for _ in range(N_CALLS)].clear()
+    tensor = torch.empty(4)
+    yield lambda: [tensor.detach() for _ in range(N_CALLS)].clear()
     return None
 
 
