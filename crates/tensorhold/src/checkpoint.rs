@@ -1,5 +1,6 @@
 //! Many files seen as one table of tensors.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +89,22 @@ impl Checkpoint {
             .sum()
     }
 
+    /// The `__metadata__` of all files, by key; of a key in several, the first file's value.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<&str, &str> {
+        let mut all = BTreeMap::new();
+        for metadata in self
+            .files
+            .iter()
+            .filter_map(|file| file.header().metadata())
+        {
+            for (key, value) in metadata.iter() {
+                all.entry(key).or_insert(value);
+            }
+        }
+        all
+    }
+
     /// All tensors: file after file, in each in the order of their bytes.
     pub fn tensors(&self) -> impl Iterator<Item = Tensor<'_>> {
         self.files
@@ -151,6 +168,15 @@ impl<'a> Tensor<'a> {
     #[must_use]
     pub fn file_index(&self) -> usize {
         self.file_index
+    }
+
+    /// Its bytes where they lie, if the file is mapped.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> Option<&'a [u8]> {
+        let bytes = self.file.source().as_bytes()?;
+        let start = self.file.header().data_start() + self.info.offsets.start;
+        let end = start + self.info.size_bytes();
+        bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
     /// Its bytes, read into memory of their own.

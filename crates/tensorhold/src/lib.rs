@@ -21,18 +21,25 @@
 
 mod cache;
 mod checkpoint;
+mod diff;
 mod file;
+mod pieces;
 mod report;
+mod reshard;
 mod save;
 mod stream;
 mod transfer;
 mod units;
+mod verify;
 
 pub use checkpoint::{Checkpoint, Tensor};
+pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use report::{Module, Report, Row, Shape, Totals, rows};
+pub use reshard::{merge, shard};
 pub use save::{SaveOptions, save_file, save_shards, serialize};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
 pub use tensorhold_io::{AtomicFile, Durability, Map};
 pub use units::{Bytes, Count, Exact, parse_bytes};
+pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};
