@@ -5,14 +5,13 @@ since its verdicts are found by running it. Pinned messages in an existing `corp
 """
 
 import re
-import struct
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from corpus import foreign, indexes, malformed, reference, toml_text, valid
-from corpus.case import LENGTH_BYTES, Case, Recipe
+from corpus.case import Case, Recipe
 from corpus.expected import table_of
 from corpus.indexes import IndexCase
 
@@ -76,7 +75,7 @@ def _case_entry(case: Case, pinned: dict[tuple[str, str], str]) -> Entry:
     message = reference.message_on(content)
     header = reference.kind_of(message)
     compatible = "ForeignFormat" if case.names else case.compatible or header
-    strict = case.strict or _strict_kind(content, compatible)
+    strict = case.strict or compatible
     _require_place(case, message, compatible, strict)
     recipe = case.data if isinstance(case.data, Recipe) else None
     entry: Entry = {
@@ -113,17 +112,6 @@ def _require_place(case: Case, message: str | None, compatible: str, strict: str
         raise SystemExit(f"error: {case.file}: only duplicate names differ from the reference")
     if case.names and folder != "foreign":
         raise SystemExit(f"error: {case.file}: only foreign files are named")
-
-
-def _strict_kind(content: bytes, compatible: str) -> str:
-    """The strict verdict that follows from the compatible one.
-
-    The strict rules look at the header's first and last byte before they read it as JSON.
-    """
-    (n,) = struct.unpack("<Q", content[:LENGTH_BYTES].ljust(LENGTH_BYTES, b"\0"))
-    header = content[LENGTH_BYTES : LENGTH_BYTES + n]
-    has_braces = header.startswith(b"{") and header.rstrip(b" ").endswith(b"}")
-    return "Forbidden" if compatible == "HeaderJson" and not has_braces else compatible
 
 
 def _expected(content: bytes, stored: bool) -> Entry:

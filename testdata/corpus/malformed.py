@@ -190,7 +190,7 @@ def _depth() -> Iterator[Case]:
         about = f"objects nest {depth} deep, in a field that has no meaning"
         text = table(("a", extra('{"":' * (inner - 1) + "{}" + "}" * (inner - 1))))
         yield _case(f"depth_objects_{depth}", "json-depth", about, file(text, BYTE), "Forbidden")
-    yield _case("depth_not_closed", "json-depth", "two thousand lists are opened and none closed", file('{"a":' + "[" * 2000))
+    yield _case("depth_not_closed", "json-depth", "two thousand lists are opened and none closed", file('{"a":' + "[" * 2000), "Forbidden")
 
 
 def _numbers() -> Iterator[Case]:
