@@ -1,0 +1,267 @@
+//! `tensorhold inspect`.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tensorhold::{
+    Bytes, Checkpoint, Count, Dtype, Error, Escaped, Exact, Module, OpenOptions, Report, Row,
+    Rules, Totals, rows,
+};
+
+use crate::FINE;
+use crate::output::{BOLD, DIM, Done, error_json, print_json, print_note, stdout};
+
+/// What fits on a screen beside the summary.
+const SCREEN_ROWS: usize = 40;
+/// Longer values of the metadata are cut.
+const METADATA_CHARACTERS: usize = 72;
+
+/// Shows what a checkpoint holds, from its headers alone
+///
+/// Tensors are summed up by module, and layers of the same structure folded into one: `model.layers.[0-35] ×36`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  tensorhold inspect Meta-Llama-3-8B/")]
+pub(crate) struct Inspect {
+    /// Files, folders or `*.safetensors.index.json`
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// List every tensor with its file and the position of its bytes
+    #[arg(long)]
+    flat: bool,
+    /// Open every module, also where more lines come than fit on a screen
+    #[arg(long, conflicts_with = "flat")]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(&self) -> Done {
+        let mut json = Vec::new();
+        for (n, path) in self.paths.iter().enumerate() {
+            let checkpoint = open(path, Rules::Compatible)?;
+            let refusal = open(path, Rules::Strict).err();
+            if self.json {
+                json.push(describe(path, &checkpoint, refusal.as_ref()));
+                continue;
+            }
+            let mut out = stdout();
+            if n > 0 {
+                writeln!(out)?;
+            }
+            self.show(&mut out, path, &checkpoint)?;
+            out.flush()?;
+            if let Some(refusal) = refusal {
+                print_note(&format!("the strict rules refuse this: {refusal}"));
+            }
+        }
+        match (self.json, &json[..]) {
+            (false, _) => {}
+            (true, [one]) => print_json(one)?,
+            (true, many) => print_json(&Value::from(many))?,
+        }
+        Ok(FINE)
+    }
+
+    fn show(&self, out: &mut impl Write, path: &Path, checkpoint: &Checkpoint) -> Done<()> {
+        let report = Report::of(checkpoint);
+        show_summary(out, path, checkpoint, &report)?;
+        match self.flat {
+            true => show_flat(out, checkpoint),
+            false => {
+                let on_screen = std::io::stdout().is_terminal() && !self.all;
+                show_tree(out, &rows(&report, on_screen.then_some(SCREEN_ROWS)))
+            }
+        }
+    }
+}
+
+fn open(path: &Path, rules: Rules) -> Result<Checkpoint, Error> {
+    Checkpoint::open(
+        path,
+        &OpenOptions {
+            rules,
+            ..OpenOptions::default()
+        },
+    )
+}
+
+fn show_summary(
+    out: &mut impl Write,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    report: &Report,
+) -> Done<()> {
+    let Totals {
+        n_tensors,
+        n_elements,
+        size_bytes,
+    } = report.totals;
+    let n_files = checkpoint.files().len();
+    writeln!(
+        out,
+        "{BOLD}{}{BOLD:#}: {} tensors, {} parameters, {} ({} bytes) in {n_files} {}; {}",
+        Escaped(&path.to_string_lossy()),
+        Exact(n_tensors),
+        Count(n_elements),
+        Bytes(size_bytes),
+        Exact(size_bytes),
+        if n_files == 1 { "file" } else { "files" },
+        shares(report),
+    )?;
+    for (key, value) in checkpoint.metadata() {
+        let cut: String = value.chars().take(METADATA_CHARACTERS).collect();
+        let dots = if cut.len() < value.len() { "…" } else { "" };
+        writeln!(
+            out,
+            "{DIM}{} = {}{dots}{DIM:#}",
+            Escaped(key),
+            Escaped(&cut)
+        )?;
+    }
+    Ok(())
+}
+
+/// The dtypes, each with its part of the bytes.
+fn shares(report: &Report) -> String {
+    let total = report.totals.size_bytes.max(1) as f64;
+    let share = |(dtype, totals): &(Dtype, Totals)| {
+        format!("{dtype} {:.1} %", 100.0 * totals.size_bytes as f64 / total)
+    };
+    match &report.dtypes[..] {
+        [] => "empty".to_owned(),
+        [(dtype, _)] => format!("all {dtype}"),
+        many => many.iter().map(share).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn show_flat(out: &mut impl Write, checkpoint: &Checkpoint) -> Done<()> {
+    for tensor in checkpoint.tensors() {
+        let info = tensor.info();
+        let position = tensor.file().header().data_start() + info.offsets.start;
+        writeln!(
+            out,
+            "{}\t{}\t{:?}\t{}\t{}\t{position}",
+            Escaped(info.name),
+            info.dtype,
+            info.shape,
+            info.size_bytes(),
+            Escaped(&tensor.file().path().to_string_lossy()),
+        )?;
+    }
+    Ok(())
+}
+
+/// One line of the table.
+struct Line {
+    name: String,
+    tensors: String,
+    parameters: String,
+    bytes: String,
+    kind: String,
+}
+
+fn show_tree(out: &mut impl Write, rows: &[Row<'_>]) -> Done<()> {
+    let lines: Vec<Line> = rows.iter().map(line).collect();
+    let width = |cell: fn(&Line) -> &str, title: &str| {
+        let widest = lines
+            .iter()
+            .map(|line| cell(line).chars().count())
+            .max()
+            .unwrap_or(0);
+        widest.max(title.len())
+    };
+    let name = width(|line| &line.name, "module");
+    let tensors = width(|line| &line.tensors, "tensors");
+    let parameters = width(|line| &line.parameters, "parameters");
+    let bytes = width(|line| &line.bytes, "size");
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{DIM}{:name$}  {:>tensors$}  {:>parameters$}  {:>bytes$}  dtype and shape{DIM:#}",
+        "module", "tensors", "parameters", "size"
+    )?;
+    for line in &lines {
+        writeln!(
+            out,
+            "{:name$}  {:>tensors$}  {:>parameters$}  {:>bytes$}  {}",
+            line.name, line.tensors, line.parameters, line.bytes, line.kind
+        )?;
+    }
+    Ok(())
+}
+
+fn line(row: &Row<'_>) -> Line {
+    let Row {
+        depth,
+        module,
+        is_closed,
+    } = row;
+    let folded = if module.n_folded > 1 {
+        format!(" ×{}", module.n_folded)
+    } else {
+        String::new()
+    };
+    let more = if *is_closed { " …" } else { "" };
+    Line {
+        name: format!(
+            "{:1$}{2}{folded}{more}",
+            "",
+            2 * depth,
+            Escaped(&module.name)
+        ),
+        tensors: Exact(module.totals.n_tensors).to_string(),
+        parameters: Count(module.totals.n_elements).to_string(),
+        bytes: Bytes(module.totals.size_bytes).to_string(),
+        kind: kind(module),
+    }
+}
+
+/// The dtype and shape of a tensor; of several, and of modules, the dtypes.
+fn kind(module: &Module) -> String {
+    match &module.tensors[..] {
+        [shape] => format!("{} {:?}", shape.dtype, shape.dims),
+        _ => module
+            .dtypes
+            .iter()
+            .map(|dtype| dtype.name())
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+fn describe(path: &Path, checkpoint: &Checkpoint, refusal: Option<&Error>) -> Value {
+    let report = Report::of(checkpoint);
+    let totals = |totals: &Totals| json!({"tensors": totals.n_tensors, "parameters": totals.n_elements, "bytes": totals.size_bytes});
+    let dtypes: Map<String, Value> = report
+        .dtypes
+        .iter()
+        .map(|(dtype, sums)| (dtype.name().to_owned(), totals(sums)))
+        .collect();
+    let file = |file: &tensorhold::File| json!({"path": file.path().to_string_lossy(), "bytes": file.header().file_size()});
+    let tensor = |tensor: tensorhold::Tensor<'_>| {
+        let info = tensor.info();
+        json!({
+            "name": info.name,
+            "dtype": info.dtype.name(),
+            "shape": info.shape,
+            "bytes": info.size_bytes(),
+            "file": tensor.file_index(),
+            "position": tensor.file().header().data_start() + info.offsets.start,
+        })
+    };
+    json!({
+        "path": path.to_string_lossy(),
+        "totals": totals(&report.totals),
+        "dtypes": dtypes,
+        "metadata": checkpoint.metadata(),
+        "refused_by_strict_rules": refusal.map(error_json),
+        "files": checkpoint.files().iter().map(file).collect::<Vec<_>>(),
+        "tensors": checkpoint.tensors().map(tensor).collect::<Vec<_>>(),
+    })
+}

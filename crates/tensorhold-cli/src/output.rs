@@ -1,0 +1,81 @@
+//! What is printed, and where.
+
+use std::io::{self, BufWriter, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+use tensorhold::{Error, ErrorKind};
+
+/// What stands out.
+pub(crate) const BOLD: Style = Style::new().bold();
+/// What stands back.
+pub(crate) const DIM: Style = Style::new().dimmed();
+/// What is good.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is wrong.
+pub(crate) const WRONG: Style = AnsiColor::Red.on_default().bold();
+
+/// Why a command ended early.
+pub(crate) enum Failure {
+    /// Nobody reads stdout any more, as with `| head`: no error.
+    ReaderGone,
+    /// Something went wrong.
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Error(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+            _ => Failure::Error(
+                Error::new(ErrorKind::Io, format!("cannot write to stdout: {error}"))
+                    .with_os_error(error.raw_os_error()),
+            ),
+        }
+    }
+}
+
+/// How a command ends: with an exit code, or early.
+pub(crate) type Done<T = u8> = Result<T, Failure>;
+
+/// Stdout, without colour where it is no terminal.
+pub(crate) fn stdout() -> BufWriter<impl Write> {
+    BufWriter::new(anstream::stdout().lock())
+}
+
+/// Prints a value as JSON.
+pub(crate) fn print_json(value: &Value) -> Done<()> {
+    let mut out = stdout();
+    writeln!(out, "{value:#}")?;
+    Ok(out.flush()?)
+}
+
+/// An error with its parts, for machines.
+pub(crate) fn error_json(error: &Error) -> Value {
+    json!({
+        "kind": format!("{:?}", error.kind()),
+        "message": error.message(),
+        "file": error.file(),
+        "tensor": error.tensor(),
+        "bytes": error.bytes().map(|bytes| [bytes.start, bytes.end]),
+        "hint": error.hint(),
+    })
+}
+
+/// Prints an error and its hint on stderr.
+pub(crate) fn print_error(error: &Error) {
+    // Where stderr is closed there is nobody left to tell.
+    let _ = writeln!(anstream::stderr(), "{WRONG}error:{WRONG:#} {error}");
+}
+
+/// Prints a remark on stderr.
+pub(crate) fn print_note(note: &str) {
+    // As for errors.
+    let _ = writeln!(anstream::stderr(), "{BOLD}note:{BOLD:#} {note}");
+}

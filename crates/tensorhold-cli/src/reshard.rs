@@ -1,0 +1,108 @@
+//! `tensorhold shard` and `tensorhold merge`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tensorhold::{Checkpoint, Error, ErrorKind, Escaped, OpenOptions, SaveOptions, parse_bytes};
+
+use crate::FINE;
+use crate::output::{Done, stdout};
+use crate::progress::Progress;
+
+/// Writes a checkpoint in shards, with the index that names them
+///
+/// The checkpoint is complete, or what was there before is: the index comes into place last.
+#[derive(Args)]
+#[command(after_help = "Example:\n  tensorhold shard model.safetensors shards/ --max-size 5GB")]
+pub(crate) struct Shard {
+    /// A file, a folder or an `*.safetensors.index.json`
+    source: PathBuf,
+    /// The folder of the shards, or `folder/name.safetensors` to name them `name-00001-of-…`
+    target: PathBuf,
+    /// The most bytes of tensors in a shard: 5GB, 500MB, 4GiB or a number
+    #[arg(long, value_parser = parse_bytes)]
+    max_size: u64,
+    /// Replace a checkpoint that is there already
+    #[arg(long)]
+    force: bool,
+}
+
+/// Joins the shards of a checkpoint into one file
+#[derive(Args)]
+#[command(after_help = "Example:\n  tensorhold merge shards/ model.safetensors")]
+pub(crate) struct Merge {
+    /// A folder, an `*.safetensors.index.json` or a file
+    source: PathBuf,
+    /// The file to write
+    target: PathBuf,
+    /// Replace a file that is there already
+    #[arg(long)]
+    force: bool,
+}
+
+impl Shard {
+    pub(crate) fn run(&self) -> Done {
+        let target = match self
+            .target
+            .extension()
+            .is_some_and(|extension| extension == "safetensors")
+        {
+            true => self.target.clone(),
+            false => self.target.join("model.safetensors"),
+        };
+        let source = Checkpoint::open(&self.source, &OpenOptions::default())?;
+        if !self.force {
+            refuse_existing(&target)?;
+            refuse_existing(&target.with_extension("safetensors.index.json"))?;
+        }
+        if let Some(folder) = target.parent() {
+            let cannot = |error: std::io::Error| {
+                Error::new(ErrorKind::Io, format!("cannot create the folder: {error}"))
+                    .with_file(folder.to_string_lossy())
+                    .with_os_error(error.raw_os_error())
+            };
+            std::fs::create_dir_all(folder).map_err(cannot)?;
+        }
+        let mut progress = Progress::new(source.size_bytes());
+        let options = SaveOptions::default();
+        let written = tensorhold::shard(&source, &target, self.max_size, &options, &mut |bytes| {
+            progress.add(bytes)
+        })?;
+        drop(progress);
+        let mut out = stdout();
+        for path in written {
+            writeln!(out, "{}", Escaped(&path.to_string_lossy()))?;
+        }
+        out.flush()?;
+        Ok(FINE)
+    }
+}
+
+impl Merge {
+    pub(crate) fn run(&self) -> Done {
+        let source = Checkpoint::open(&self.source, &OpenOptions::default())?;
+        if !self.force {
+            refuse_existing(&self.target)?;
+        }
+        let mut progress = Progress::new(source.size_bytes());
+        let options = SaveOptions::default();
+        tensorhold::merge(&source, &self.target, &options, &mut |bytes| {
+            progress.add(bytes)
+        })?;
+        drop(progress);
+        let mut out = stdout();
+        writeln!(out, "{}", Escaped(&self.target.to_string_lossy()))?;
+        out.flush()?;
+        Ok(FINE)
+    }
+}
+
+fn refuse_existing(path: &Path) -> Result<(), Error> {
+    match path.symlink_metadata().is_ok() {
+        true => Err(Error::new(ErrorKind::InvalidArgument, "is there already")
+            .with_file(path.to_string_lossy())
+            .with_hint("give `--force` to replace it")),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,100 @@
+//! `tensorhold verify`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tensorhold::{Bytes, Escaped, Exact, Outcome, Rules, Verdict, VerifyEvent};
+
+use crate::output::{Done, GOOD, WRONG, error_json, print_json, stdout};
+use crate::progress::Progress;
+use crate::{DIFFERENT, FAILED, FINE};
+
+/// Says of each file whether it is what it must be
+///
+/// By the strict rules a file must also be free of what the published format forbids though readers take it, of
+/// booleans other than 0 and 1, and of bytes that let it pass for a zip archive or a pickle.
+#[derive(Args)]
+#[command(after_help = "Example:\n  tensorhold verify downloads/ model.safetensors.index.json")]
+pub(crate) struct Verify {
+    /// Files, folders or `*.safetensors.index.json`, which is checked against its shards
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Refuse only what safetensors 0.8.0 refuses, and repeated names
+    #[arg(long, conflicts_with = "strict")]
+    compatible: bool,
+    /// Refuse all that the format forbids (the default)
+    #[arg(long)]
+    strict: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(crate) fn run(&self) -> Done {
+        let rules = if self.compatible {
+            Rules::Compatible
+        } else {
+            Rules::Strict
+        };
+        let mut progress = Progress::new(0);
+        let mut verdicts = Vec::new();
+        let mut outcome = Outcome::Fine;
+        let mut printed = Ok(());
+        for path in &self.paths {
+            let tell = &mut |event| match event {
+                VerifyEvent::Read(bytes) => progress.add(bytes),
+                VerifyEvent::Done(verdict) if self.json => verdicts.push(describe(&verdict)),
+                VerifyEvent::Done(verdict) => {
+                    let line = progress.aside(|| show(&verdict));
+                    if printed.is_ok() {
+                        printed = line;
+                    }
+                }
+            };
+            outcome = outcome.max(tensorhold::verify(path, rules, tell));
+        }
+        printed?;
+        if self.json {
+            print_json(&Value::from(verdicts))?;
+        }
+        Ok(match outcome {
+            Outcome::Fine => FINE,
+            Outcome::Wrong => DIFFERENT,
+            Outcome::Unreadable => FAILED,
+        })
+    }
+}
+
+fn show(verdict: &Verdict) -> Done<()> {
+    let mut out = stdout();
+    match &verdict.found {
+        Ok(holding) => writeln!(
+            out,
+            "{GOOD}ok{GOOD:#}     {}: {} tensors, {}",
+            Escaped(&verdict.path.to_string_lossy()),
+            Exact(holding.n_tensors),
+            Bytes(holding.size_bytes)
+        )?,
+        Err(error) => {
+            let text = error.to_string().replace('\n', "\n       ");
+            writeln!(out, "{WRONG}wrong{WRONG:#}  {text}")?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn describe(verdict: &Verdict) -> Value {
+    let path = verdict.path.to_string_lossy();
+    match &verdict.found {
+        Ok(holding) => json!({
+            "path": path,
+            "ok": true,
+            "tensors": holding.n_tensors,
+            "bytes": holding.size_bytes,
+        }),
+        Err(error) => json!({"path": path, "ok": false, "error": error_json(error)}),
+    }
+}
