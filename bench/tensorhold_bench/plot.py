@@ -9,7 +9,7 @@ from statistics import median
 
 from tensorhold_bench.measure import Result
 
-_LABELS, _BARS, _LINE = 470, 420, 26
+_LABELS, _BARS, _LINE = 640, 420, 26
 _TICKS = [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 

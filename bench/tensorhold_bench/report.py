@@ -65,7 +65,7 @@ def _lines(result: Result) -> Iterator[list[str]]:
     for peer in result.peers:
         ratios = result.ratios(peer)
         yield [
-            result.row.title.replace("|", "and"),
+            result.row.title,
             peer,
             _time(result.per_call(peer)),
             _time(result.per_call(OURS)),

@@ -47,7 +47,7 @@ def _() -> Work:
 save_layers_synced = add(
     Row(
         "save_layers_synced",
-        '2 GB, torch, until the data is on disk: `save_file` + `fsync` | `save(durability="data")`',
+        '2 GB, torch, until on disk: `save_file` + `fsync` against `save(durability="data")`',
         target=1.1,
         peak_target_bytes=PEAK_BYTES,
     )
