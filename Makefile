@@ -11,7 +11,7 @@ SECONDS_EACH ?= 30
 SOURCES := $(shell find crates python -name '*.rs' -o -name 'Cargo.toml' -o -path 'python/tensorhold/*' -name '*.py*' | grep -v '/target/\|\.pyc') Cargo.toml Cargo.lock python/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-python lint fuzz bench docs wheel clean
+.PHONY: help demo test test-rust test-candle test-python lint fuzz bench docs wheel clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,10 +19,14 @@ help: ## Lists the commands
 demo: $(VENV)/.demo $(VENV)/.wheel ## Does the main job on real weights
 	$(BIN)/python examples/demo.py
 
-test: test-rust test-python ## Runs every test
+test: test-rust test-python test-candle ## Runs every test
 
 test-rust:
 	tools/cargo-test.sh --workspace
+
+# candle-core, unchanged, on our crate in the place of `safetensors`.
+test-candle:
+	cargo run --quiet --manifest-path examples/candle/Cargo.toml
 
 test-python: $(VENV)/.test $(VENV)/.wheel
 	$(BIN)/python -m pytest python/tests
@@ -35,7 +39,7 @@ lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the ho
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict --config-file python/pyproject.toml python/tensorhold
-	$(BIN)/mypy --strict --config-file python/pyproject.toml testdata/make_corpus.py testdata/check_reference.py
+	$(BIN)/mypy --strict --config-file python/pyproject.toml testdata/make_corpus.py testdata/check_reference.py docs/*.py
 	$(BIN)/python -m mypy.stubtest tensorhold._native --mypy-config-file python/pyproject.toml
 
 fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
@@ -46,6 +50,7 @@ bench: $(VENV)/.wheel ## Times the works of the design against safetensors
 
 docs: $(VENV)/.test $(VENV)/.wheel ## Builds the Rust documentation and runs every example of the guides
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(BIN)/python docs/check_pages.py
 	$(BIN)/python docs/check_examples.py
 
 wheel: $(VENV)/.wheel ## Builds the wheel in release

@@ -114,17 +114,8 @@ impl Checkpoint {
     fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let opened = self.opened(py)?;
         let dict = PyDict::new(py);
-        for metadata in opened
-            .checkpoint
-            .files()
-            .iter()
-            .filter_map(|file| file.header().metadata())
-        {
-            for (key, value) in metadata.iter() {
-                if !dict.contains(key)? {
-                    dict.set_item(key, value)?;
-                }
-            }
+        for (key, value) in opened.checkpoint.metadata() {
+            dict.set_item(key, value)?;
         }
         Ok(dict)
     }

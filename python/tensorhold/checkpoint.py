@@ -261,7 +261,8 @@ def save(
 
     Args:
         tensors: Tensors by name, or pairs of a name and a tensor, of any framework.
-        target: The file, named `*.safetensors`; shards and their index are named after it.
+        target: The file. Shards and their index are named after it, or, given a folder, after
+            `model.safetensors` in it.
         metadata: Texts to keep beside the tensors.
         max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
         align: The boundary on which the tensors' bytes begin in the file, a power of two.

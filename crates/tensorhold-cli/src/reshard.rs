@@ -43,26 +43,11 @@ pub(crate) struct Merge {
 
 impl Shard {
     pub(crate) fn run(&self) -> Done {
-        let target = match self
-            .target
-            .extension()
-            .is_some_and(|extension| extension == "safetensors")
-        {
-            true => self.target.clone(),
-            false => self.target.join("model.safetensors"),
-        };
         let source = Checkpoint::open(&self.source, &OpenOptions::default())?;
+        let target = tensorhold::shard_target(&self.target)?;
         if !self.force {
             refuse_existing(&target)?;
             refuse_existing(&target.with_extension("safetensors.index.json"))?;
-        }
-        if let Some(folder) = target.parent() {
-            let cannot = |error: std::io::Error| {
-                Error::new(ErrorKind::Io, format!("cannot create the folder: {error}"))
-                    .with_file(folder.to_string_lossy())
-                    .with_os_error(error.raw_os_error())
-            };
-            std::fs::create_dir_all(folder).map_err(cannot)?;
         }
         let mut progress = Progress::new(source.size_bytes());
         let options = SaveOptions::default();

@@ -1,5 +1,7 @@
 //! What a person sees who runs the commands.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{Error, ErrorKind, Result, TensorSpec};
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::save::{SaveOptions, save_file, save_shards};
+use crate::save::{SaveOptions, save_file, save_shards, shard_target};
 
 /// Writes the tensors and metadata of `source` in shards of at most `max_shard_bytes`, beside `target`, as
 /// [`save_shards`] does. `progress` is told the bytes that were written. A mapped source is written from its map; of any other, one tensor
@@ -21,7 +21,7 @@ pub fn shard(
     options: &SaveOptions,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<PathBuf>> {
-    let target = target.as_ref();
+    let target = &shard_target(target.as_ref())?;
     refuse_own_folder(source, target)?;
     let tensors: Vec<Tensor<'_>> = source.tensors().collect();
     let metadata = metadata_of(source);

@@ -121,10 +121,10 @@ fn write(
 }
 
 /// Writes shards of at most `max_shard_bytes` of tensors beside each other, and the index `{stem}.safetensors.index.json` that
-/// names them, to `target`: `folder/model.safetensors` gives `folder/model-00001-of-00003.safetensors` and so on. What
+/// names them, to `target`: `folder` and `folder/model.safetensors` give `folder/model-00001-of-00003.safetensors` and so on. What
 /// fits into one shard becomes the one file `target`. Gives the paths that were written, the index last.
 ///
-/// Tensors stay in the order given. The index is the commit: all shards are in place, and durable as asked, before
+/// The folder is made where it is not there. Tensors stay in the order given. The index is the commit: all shards are in place, and durable as asked, before
 /// it is renamed, and files of an earlier save that it still names are left alone until then, then removed.
 ///
 /// # Errors
@@ -195,17 +195,19 @@ pub(crate) struct ShardNames {
 
 impl ShardNames {
     pub(crate) fn of(target: &Path) -> Result<ShardNames> {
+        let target = &shard_target(target)?;
         let name = target.file_name().and_then(OsStr::to_str);
-        let stem = name
-            .and_then(|name| name.strip_suffix(".safetensors"))
-            .filter(|stem| !stem.is_empty());
-        let Some(stem) = stem else {
-            let message = "the target of a sharded save must be named `*.safetensors`";
+        let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
+            let message = "the name of a sharded save must be UTF-8";
             return Err(
                 Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy())
             );
         };
         let folder = target.parent().unwrap_or_else(|| Path::new("")).to_owned();
+        if folder != Path::new("") {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| tensorhold_io::io_error(error, &folder, "create the folder"))?;
+        }
         let earlier = earlier_shards(&folder.join(format!("{stem}.safetensors.index.json")), stem);
         let generation = (!earlier.is_empty()).then(|| unused_generation(&earlier));
         Ok(ShardNames {
@@ -283,6 +285,27 @@ impl ShardNames {
         }
         Ok(written)
     }
+}
+
+const SUFFIX: &str = ".safetensors";
+
+/// The file that shards at `target` are named after: the target itself, or `model.safetensors` in a folder.
+///
+/// # Errors
+/// `InvalidArgument` for the name of a file that does not end in `.safetensors`.
+pub fn shard_target(target: &Path) -> Result<PathBuf> {
+    let name = target
+        .file_name()
+        .map(OsStr::to_string_lossy)
+        .unwrap_or_default();
+    if name.len() > SUFFIX.len() && name.ends_with(SUFFIX) {
+        return Ok(target.to_owned());
+    }
+    if target.is_dir() || target.extension().is_none() {
+        return Ok(target.join(format!("model{SUFFIX}")));
+    }
+    let message = "the target of a sharded save must be a folder, or be named `*.safetensors`";
+    Err(Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy()))
 }
 
 /// The shards of an earlier save of the same stem: only names that a sharded save of ours or of Hugging Face gives.

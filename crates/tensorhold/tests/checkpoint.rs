@@ -1,5 +1,7 @@
 //! Opening and reading: every backend gives the same bytes, and what is wrong is said.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};

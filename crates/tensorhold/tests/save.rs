@@ -1,5 +1,7 @@
 //! Saves: what is on the disk afterwards, and what is still there when one fails.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
@@ -254,4 +256,16 @@ proptest! {
             tensors(&sizes).into_iter().map(|(name, _, bytes)| (name, bytes)).collect();
         prop_assert_eq!(contents(folder.path()), expected);
     }
+}
+
+#[test]
+fn a_folder_is_a_target_for_shards_and_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("new/checkpoint");
+    let given = tensors(&[4, 4]);
+    let bytes = |index: usize| Ok(Cow::Borrowed(&given[index].2[..]));
+    save_shards(&target, &specs(&given), None, 4, &DROP_IN, bytes).unwrap();
+    assert_eq!(contents(&target).len(), 2);
+    let refused = save_shards("model.bin", &specs(&given), None, 4, &DROP_IN, bytes).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
 }

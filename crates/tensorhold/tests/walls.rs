@@ -1,5 +1,7 @@
 //! The walls of the house: which crate may use which.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
