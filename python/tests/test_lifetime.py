@@ -135,3 +135,25 @@ def test_a_bytes_like_file_is_viewed_where_it_is_writable(file: Path) -> None:
     tensors = tensorhold.torch.load(bytes(data))
     tensors["b"].zero_()
     assert data[-1] == 0x40
+
+
+def read_bytes() -> int:
+    """The bytes that this process has read by system calls."""
+    counters = Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("the system does not count what a process reads")
+    return int(counters.read_text().split("rchar: ")[1].split()[0])
+
+
+def test_a_slice_by_reads_fetches_its_own_bytes_only(tmp_path: Path) -> None:
+    path = tmp_path / "wide.safetensors"
+    wide = torch.arange(4 << 20, dtype=torch.int32).reshape(256, 16384)
+    tensorhold.torch.save_file({"w": wide}, path)
+    for index in [(slice(None), slice(0, 64)), (7,), (slice(0, 256, 16),), (slice(1, 3), slice(5))]:
+        with safe_open(path, "pt", backend="pread") as handle:
+            part = handle.get_slice("w")
+            before = read_bytes()
+            tensor = part[index]
+            fetched = read_bytes() - before
+        assert torch.equal(tensor, wide[index])
+        assert fetched < tensor.nbytes + (8 << 10), f"{fetched} for {tensor.nbytes} at {index}"
