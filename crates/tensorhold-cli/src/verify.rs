@@ -73,9 +73,10 @@ fn show(verdict: &Verdict) -> Done<()> {
     match &verdict.found {
         Ok(holding) => writeln!(
             out,
-            "{GOOD}ok{GOOD:#}     {}: {} tensors, {}",
+            "{GOOD}ok{GOOD:#}     {}: {} {}, {}",
             Escaped(&verdict.path.to_string_lossy()),
             Exact(holding.n_tensors),
+            if holding.n_tensors == 1 { "tensor" } else { "tensors" },
             Bytes(holding.size_bytes)
         )?,
         Err(error) => {
