@@ -70,7 +70,10 @@ def shards_and_back(model: Path, scratch: Path) -> None:
 
 def time_beside(model: Path, scratch: Path) -> None:
     """Times load and save of either library, in turn."""
-    step("Timed beside safetensors", "load_file, save_file: 15 runs each in turn, medians")
+    step(
+        "Timed beside safetensors",
+        "load_file (views of the map), save_file: 15 runs in turn, medians",
+    )
     import time
 
     import safetensors.torch

@@ -4,7 +4,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 // The buffer functions joined the stable ABI with Python 3.11, unchanged since 3.3 in name, layout and
-// meaning, and every interpreter from 3.10 on exports them; the bindings leave them out for 3.10.
+// meaning, and every interpreter from 3.10 on exports them; the bindings leave them out for 3.10. (On
+// Windows the library of the stable ABI forwards them from 3.11 on, so there the wheel needs that.)
 #[repr(C)]
 struct PyBuffer {
     buf: *mut std::ffi::c_void,
@@ -93,7 +94,10 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: the view was filled by `PyObject_GetBuffer` and is released once, with the interpreter held.
-        Python::attach(|_| unsafe { PyBuffer_Release(&mut *self.0) });
+        // A tensor can outlive the interpreter; its buffer is then left as it is.
+        Python::try_attach(|_| {
+            // SAFETY: the view was filled by `PyObject_GetBuffer` and is released once, with the interpreter held.
+            unsafe { PyBuffer_Release(&mut *self.0) }
+        });
     }
 }

@@ -42,8 +42,10 @@ impl Inspect {
     pub(crate) fn run(&self) -> Done {
         let mut json = Vec::new();
         for (n, path) in self.paths.iter().enumerate() {
-            let checkpoint = open(path, Rules::Compatible)?;
-            let refusal = open(path, Rules::Strict).err();
+            let (checkpoint, refusal) = match open(path, Rules::Strict) {
+                Ok(checkpoint) => (checkpoint, None),
+                Err(refusal) => (open(path, Rules::Compatible)?, Some(refusal)),
+            };
             if self.json {
                 json.push(describe(path, &checkpoint, refusal.as_ref()));
                 continue;

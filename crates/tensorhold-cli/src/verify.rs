@@ -76,7 +76,11 @@ fn show(verdict: &Verdict) -> Done<()> {
             "{GOOD}ok{GOOD:#}     {}: {} {}, {}",
             Escaped(&verdict.path.to_string_lossy()),
             Exact(holding.n_tensors),
-            if holding.n_tensors == 1 { "tensor" } else { "tensors" },
+            if holding.n_tensors == 1 {
+                "tensor"
+            } else {
+                "tensors"
+            },
             Bytes(holding.size_bytes)
         )?,
         Err(error) => {

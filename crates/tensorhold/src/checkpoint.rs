@@ -362,7 +362,12 @@ struct Table {
 impl Table {
     fn of(files: &[File]) -> Result<Table> {
         let hasher = DefaultHashBuilder::default();
-        let mut places = HashTable::new();
+        // One file has an index of its own.
+        let n_tensors = match files {
+            [_] => 0,
+            files => files.iter().map(|file| file.header().len()).sum(),
+        };
+        let mut places = HashTable::with_capacity(n_tensors);
         if files.len() > 1 {
             for (file_index, file) in (0u32..).zip(files) {
                 for (tensor_index, info) in (0u32..).zip(file.header().tensors()) {
