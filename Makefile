@@ -39,7 +39,7 @@ lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the ho
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict --config-file python/pyproject.toml python/tensorhold
-	$(BIN)/mypy --strict --config-file python/pyproject.toml testdata/make_corpus.py testdata/check_reference.py docs/*.py
+	$(BIN)/mypy --strict --python-version 3.11 testdata/make_corpus.py testdata/check_reference.py docs/*.py bench/tensorhold_bench
 	$(BIN)/python -m mypy.stubtest tensorhold._native --mypy-config-file python/pyproject.toml
 
 fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
