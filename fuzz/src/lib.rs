@@ -1,5 +1,6 @@
 //! What the fuzz targets share: the oracles of the core's own tests, and an allocator that counts.
 
+pub mod bounded;
 #[path = "../../crates/tensorhold-core/tests/verdicts/generator.rs"]
 pub mod generator;
 #[path = "../../crates/tensorhold-core/tests/memory/counting.rs"]
