@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tensorhold._errors import DtypeError, InvalidTensorError
+from tensorhold._errors import DtypeError, InvalidTensorError, SafetensorError
 from tensorhold._native import (
     TensorSpec,
     deserialize,
@@ -232,12 +232,16 @@ def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:
         dense = _pack(dense)
     elif not _is_little_endian(dense):
         dense = dense.byteswap(inplace=False)
-    spec = TensorSpec(
-        dtype=array.dtype.name,
-        shape=shape,
-        data_ptr=dense.ctypes.data,
-        data_len=dense.nbytes,
-    )
+    try:
+        spec = TensorSpec(
+            dtype=array.dtype.name,
+            shape=shape,
+            data_ptr=dense.ctypes.data,
+            data_len=dense.nbytes,
+        )
+    except SafetensorError as error:
+        message = f"array `{name}` has dtype {array.dtype}, which the format cannot hold"
+        raise DtypeError(message, kind="UnsupportedDtype", tensor=name) from error
     return spec, dense
 
 
