@@ -53,7 +53,9 @@ pub(crate) fn remember(identity: FileIdentity, rules: Rules, header: &Arc<Header
 }
 
 fn is_settled(identity: &FileIdentity) -> bool {
-    let changed = Duration::from_nanos(u64::try_from(identity.modified_ns).unwrap_or(u64::MAX));
+    // The time of a write can be set back; that of a change cannot.
+    let last = identity.modified_ns.max(identity.changed_ns);
+    let changed = Duration::from_nanos(u64::try_from(last).unwrap_or(u64::MAX));
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(now) => now.checked_sub(changed).is_some_and(|age| age >= SETTLED),
         Err(_) => false,
