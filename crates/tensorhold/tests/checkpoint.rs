@@ -138,6 +138,24 @@ fn a_file_that_was_replaced_is_read_anew() {
     }
 }
 
+#[test]
+fn a_file_that_was_rewritten_in_place_is_read_anew_though_its_time_was_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "a.safetensors", &[("old", Dtype::U8, &[2])]);
+    let other = write(folder.path(), "b.safetensors", &[("new", Dtype::U8, &[2])]);
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(open(&path, Backend::Auto).unwrap().find("old").is_some());
+    fs::write(&path, fs::read(other).unwrap()).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(modified)
+        .unwrap();
+    assert!(open(&path, Backend::Auto).unwrap().find("new").is_some());
+}
+
 fn an_index() -> impl Strategy<Value = Index> {
     let bound = || prop::option::of(-9i64..9);
     prop_oneof![
