@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tensorhold::{Backend, Bounds, ErrorKind, OpenOptions, Rules, Selection, Tensor};
 
 use crate::error;
@@ -59,9 +59,9 @@ impl Checkpoint {
             backend: parse_backend(py, backend)?,
         };
         let maker = Maker::new(py, framework, device)?;
-        let opened = match source.extract::<PathBuf>() {
-            Ok(path) => py.detach(|| tensorhold::Checkpoint::open(path, &options)),
-            Err(_) => {
+        let opened = match path_of(source)? {
+            Some(path) => py.detach(|| tensorhold::Checkpoint::open(path, &options)),
+            None => {
                 let paths: PyResult<Vec<PathBuf>> =
                     source.try_iter()?.map(|path| path?.extract()).collect();
                 let paths = paths?;
@@ -200,6 +200,21 @@ impl Checkpoint {
     fn close(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// The path that a `str`, bytes or path object names; `None` for anything else.
+fn path_of(source: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
+    let is_path = source.is_instance_of::<PyString>()
+        || source.is_instance_of::<PyBytes>()
+        || source.hasattr("__fspath__")?;
+    if !is_path {
+        return Ok(None);
+    }
+    let decoded = source
+        .py()
+        .import("os")?
+        .call_method1("fsdecode", (source,))?;
+    decoded.extract().map(Some)
 }
 
 fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {

@@ -3,8 +3,10 @@
 //! # Source
 //! `dlpack.h` of DLPack 1.1, the unversioned `DLManagedTensor`, which every framework takes.
 
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -74,11 +76,45 @@ struct ManagedTensor {
 }
 
 /// What a capsule points to: the tensor, its shape and what keeps its bytes alive.
+///
+/// The capsule and its taker both hold it. A taker that fails may have called the deleter without renaming the capsule, as
+/// PyTorch does, so the two count for themselves, and the bytes go with the first that lets go of them.
 #[repr(C)]
 struct Managed {
     tensor: ManagedTensor,
     shape: Box<[i64]>,
-    owner: Owner,
+    owner: UnsafeCell<Option<Owner>>,
+    is_released: AtomicBool,
+    n_holders: AtomicU8,
+}
+
+impl Managed {
+    /// Lets go of the bytes, if that was not done before.
+    ///
+    /// # Safety
+    /// `this` must be alive.
+    unsafe fn release(this: *const Managed) -> bool {
+        // SAFETY: the caller's promise.
+        let managed = unsafe { &*this };
+        if managed.is_released.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        // SAFETY: only the first to swap the flag comes here, and nothing else touches the owner.
+        drop(unsafe { (*managed.owner.get()).take() });
+        true
+    }
+
+    /// One holder less; the last frees it.
+    ///
+    /// # Safety
+    /// `this` must come from `Box::into_raw`, and each holder may call this once.
+    unsafe fn leave(this: *mut Managed) {
+        // SAFETY: this holder still counts, so it is alive.
+        if unsafe { (*this).n_holders.fetch_sub(1, Ordering::AcqRel) } == 1 {
+            // SAFETY: nobody else holds it.
+            drop(unsafe { Box::from_raw(this) });
+        }
+    }
 }
 
 /// A capsule that owns `memory` until a framework takes it over.
@@ -106,33 +142,42 @@ pub(crate) fn capsule<'py>(
             deleter: Some(delete),
         },
         shape,
-        owner: memory.into_owner(),
+        owner: UnsafeCell::new(Some(memory.into_owner())),
+        is_released: AtomicBool::new(false),
+        n_holders: AtomicU8::new(2),
     });
     managed.tensor.tensor.shape = managed.shape.as_mut_ptr();
-    let pointer = Box::into_raw(managed).cast::<c_void>();
-    // SAFETY: `pointer` is valid until `delete` runs, which the destructor or the taker calls once.
+    let pointer = Box::into_raw(managed);
+    // SAFETY: `pointer` is valid until both holders have left. Where there is no capsule, there is no holder.
     unsafe {
-        let capsule = ffi::PyCapsule_New(pointer, NAME.as_ptr(), Some(destroy));
+        let capsule = ffi::PyCapsule_New(pointer.cast(), NAME.as_ptr(), Some(destroy));
         if capsule.is_null() {
-            delete(pointer.cast());
+            drop(Box::from_raw(pointer));
         }
         Bound::from_owned_ptr_or_err(py, capsule)
     }
 }
 
-/// Frees what a capsule points to. DLPack's taker calls it when the last tensor is gone.
+/// The taker lets go: DLPack asks it to call this once, when its last tensor is gone.
 unsafe extern "C" fn delete(tensor: *mut ManagedTensor) {
-    // SAFETY: `Managed` begins with its `ManagedTensor`, was made by `Box::into_raw`, and DLPack asks for
-    // exactly one call.
-    drop(unsafe { Box::from_raw(tensor.cast::<Managed>()) });
+    let managed = tensor.cast::<Managed>();
+    // SAFETY: `Managed` begins with its `ManagedTensor`, and the taker counts until this call.
+    unsafe {
+        Managed::release(managed);
+        Managed::leave(managed);
+    }
 }
 
-/// Frees a capsule that nobody took: a taker renames it.
+/// The capsule lets go. If nobody took it, which its name tells, nobody else will.
 unsafe extern "C" fn destroy(capsule: *mut ffi::PyObject) {
-    // SAFETY: Python calls this once with a capsule of ours; the name tells whether it was taken.
+    // SAFETY: Python calls this once with a capsule of ours, which counts until now; its name is the one it has.
     unsafe {
-        if ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1 {
-            delete(ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast());
+        let name = ffi::PyCapsule_GetName(capsule);
+        let managed = ffi::PyCapsule_GetPointer(capsule, name).cast::<Managed>();
+        let is_untaken = ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1;
+        if is_untaken && Managed::release(managed) {
+            Managed::leave(managed);
         }
+        Managed::leave(managed);
     }
 }

@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use tensorhold::{Error, ErrorKind, reference_message};
 
+use crate::interrupt;
+
 static FROM_NATIVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The exception for `error`, with its own words.
@@ -34,6 +36,9 @@ pub(crate) fn new(py: Python<'_>, kind: ErrorKind, message: impl Into<String>) -
 
 /// The exception for `error` that says `message`.
 pub(crate) fn with_message(py: Python<'_>, error: &Error, message: &str) -> PyErr {
+    if let (ErrorKind::Interrupted, Some(raised)) = (error.kind(), interrupt::take_raised()) {
+        return raised;
+    }
     let made = FROM_NATIVE
         .import(py, "tensorhold._errors", "from_native")
         .and_then(|from_native| {

@@ -9,6 +9,7 @@ mod error;
 mod framework;
 mod in_memory;
 mod index;
+mod interrupt;
 mod memory;
 mod ndarray;
 mod safe_open;
@@ -21,6 +22,8 @@ use pyo3::prelude::*;
 
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    interrupt::install();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<safe_open::SafeOpen>()?;
     module.add_class::<safe_open::SafeOpenHandle>()?;
     module.add_class::<safe_open::PySafeSlice>()?;

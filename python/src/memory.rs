@@ -70,7 +70,12 @@ impl Memory {
 
     /// `size_bytes` zeros.
     pub(crate) fn zeroed(size_bytes: u64) -> Result<Memory> {
-        let refused = || Error::new(ErrorKind::Io, format!("no memory for {size_bytes} bytes"));
+        let refused = || {
+            Error::new(
+                ErrorKind::NoMemory,
+                format!("no memory for {size_bytes} bytes"),
+            )
+        };
         let len = usize::try_from(size_bytes).map_err(|_| refused())?;
         let allocation = Allocation::zeroed(len).ok_or_else(refused)?;
         Ok(Memory {

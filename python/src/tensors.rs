@@ -130,10 +130,12 @@ fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: &Selection) -> Result<Me
         Ok(())
     };
     let size_bytes = selection.size_bytes();
-    match tensor.file().map().is_some() && size_bytes < AT_ONCE_BYTES {
+    let read = match tensor.file().source().as_bytes().is_some() && size_bytes < AT_ONCE_BYTES {
         true => Memory::filled(size_bytes, fill),
         false => py.detach(|| Memory::filled(size_bytes, fill)),
-    }
+    };
+    let path = tensor.file().path().to_string_lossy();
+    read.map_err(|error| error.with_file(path).with_tensor(tensor.info().name))
 }
 
 /// The file's little-endian numbers of `width` bytes in the machine's order.

@@ -94,6 +94,11 @@ pub(crate) fn tensor<'py>(
     };
     let shape = storage_shape(py, dtype, shape)?;
     let from_dlpack = torch.from_dlpack.bind(py);
+    if memory.len() == 0 && shape.len() > 1 {
+        // Other dimensions of an empty tensor can pass what strides can count.
+        let empty = tensor(py, memory, dtype, &[0]);
+        return empty?.call_method1(intern!(py, "reshape"), (PyTuple::new(py, shape.iter())?,));
+    }
     if *direct {
         let data_type = DataType::of(dtype).expect("a type that was carried has DLPack's words");
         return from_dlpack.call1((dlpack::capsule(py, memory, data_type, shape)?,));
@@ -112,10 +117,11 @@ pub(crate) fn tensor<'py>(
 
 /// The shape that PyTorch stores: F4 lies in pairs along the last dimension.
 fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Box<[i64]>> {
-    let mut dims: Box<[i64]> = shape
-        .iter()
-        .map(|&dim| i64::try_from(dim))
-        .collect::<Result<_, _>>()?;
+    let dims: Result<Box<[i64]>, _> = shape.iter().map(|&dim| i64::try_from(dim)).collect();
+    let mut dims = dims.map_err(|_| {
+        let message = format!("PyTorch counts dimensions below 2^63: got {shape:?}");
+        error::new(py, ErrorKind::Overflow, message)
+    })?;
     if dtype == Dtype::F4 {
         match dims.last_mut() {
             Some(last) if *last % 2 == 0 => *last /= 2,

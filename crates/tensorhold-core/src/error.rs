@@ -63,6 +63,10 @@ pub enum ErrorKind {
     NotRegularFile,
     /// The handle was closed.
     Closed,
+    /// There is no memory for the bytes that were asked for.
+    NoMemory,
+    /// Whoever asked for it wants it no more.
+    Interrupted,
     /// Any other refusal of the operating system.
     Io,
 }

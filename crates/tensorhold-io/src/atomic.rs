@@ -21,6 +21,7 @@ use tensorhold_core::{ByteRange, ErrorKind, Result, Sink};
 
 use self::calls::{Calls, SYSTEM, is_unknown, is_unsupported};
 use self::way::Way;
+use crate::interrupt;
 
 /// Small pieces are gathered up to this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -50,12 +51,17 @@ pub enum Durability {
 ///
 /// Where that cannot be done, it is done in the next best way:
 /// - A device, FIFO or socket is written to, byte after byte, and stays what it is. Opening a FIFO waits for its reader.
-/// - Where the file system or the folder's mode refuses the temporary file, a target that may be written
-///   to is overwritten in place. This is not atomic: a failure after the first byte leaves the target incomplete, which the error says.
-/// - Where the rename is refused, the complete temporary file is copied onto the target. Should that fail,
-///   the temporary file stays, and the error says where.
+/// - Where the file system cannot have a temporary file there, or the target has no name, as a file that only an open
+///   descriptor leads to, the target is overwritten in place. This is not atomic: a failure after the first byte leaves the
+///   target incomplete, which the error says.
+/// - Where the file system cannot rename, as onto a file that is a mount of its own, the complete temporary file is
+///   copied onto the target. Should that fail, the temporary file stays, and the error says where.
 ///
-/// A target that exists and may not be written to is refused, although its folder might allow the rename.
+/// What the system forbids is not done in another way: a folder without the right to make files in it is
+/// refused, and so is a target that exists and may not be written to, although its folder might allow the rename.
+///
+/// Nothing is overwritten in place while a [`Map`](crate::Map) of it lives in this process: the bytes to be written may be
+/// those of the map, which would go with the file's. The target is then as it was.
 #[derive(Debug)]
 pub struct AtomicFile {
     /// As the caller named it, for messages.
@@ -80,8 +86,9 @@ impl AtomicFile {
     /// A file that will be `target`. With `size_hint`, space for so many bytes is set aside where the file system can.
     ///
     /// # Errors
-    /// `NotRegularFile` if the target is a directory, `NotFound` if its folder is not there, `PermissionDenied` if neither
-    /// the folder nor the target may be written to, `Io` if the space is not there or the system refuses.
+    /// `NotRegularFile` if the target is a directory, `NotFound` if its folder is not there, `PermissionDenied` if the
+    /// folder or the target may not be written to, `Io` if the space is not there, the system refuses, or the target
+    /// could only be overwritten in place and is mapped by this process.
     pub fn create(
         target: &Path,
         size_hint: Option<u64>,
@@ -166,8 +173,16 @@ impl AtomicFile {
             durability,
             calls,
         };
+        created.require_overwritable()?;
         created.reserve()?;
         Ok(created)
+    }
+
+    fn require_overwritable(&self) -> Result<()> {
+        match (&self.way, &self.file) {
+            (Way::InPlace(_), Some(file)) => self.require_unmapped(file),
+            _ => Ok(()),
+        }
     }
 
     /// Fails now rather than after the last but one gigabyte.
@@ -209,13 +224,15 @@ impl AtomicFile {
         let Some(end) = position.checked_add(bytes.len() as u64) else {
             return Err(self.error(ErrorKind::InvalidArgument, "bytes past 2^64"));
         };
-        if let Way::InPlace(in_place) = &self.way {
-            in_place.begin(file);
-        }
+        self.begin(file)?;
         let mut n_written = 0;
         while n_written < bytes.len() {
+            interrupt::check()?;
             let at = position + n_written as u64;
-            match (self.calls.write_at)(file, &bytes[n_written..], at) {
+            let piece = bytes
+                .len()
+                .min(n_written.saturating_add(interrupt::PIECE_BYTES));
+            match (self.calls.write_at)(file, &bytes[n_written..piece], at) {
                 Ok(n @ 1..) => n_written += n,
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();
@@ -229,12 +246,32 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// Before the first byte.
+    fn begin(&self, file: &File) -> Result<()> {
+        match &self.way {
+            Way::InPlace(in_place) if !in_place.begin(file) => {
+                self.is_broken.store(true, Ordering::Relaxed);
+                Err(self.mapped())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn put_next(&self, bytes: &[u8]) -> Result<()> {
         let mut file = self.open_file()?;
         let start = self.n_flushed;
         let range = ByteRange::new(start, start.saturating_add(bytes.len() as u64));
-        file.write_all(bytes)
-            .map_err(|error| self.refused(&error, range))
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            interrupt::check()?;
+            match file.write(rest) {
+                Ok(0) => return Err(self.refused(&io::ErrorKind::WriteZero.into(), range)),
+                Ok(n) => rest = &rest[n..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.refused(&error, range)),
+            }
+        }
+        Ok(())
     }
 
     /// Length, mode, durability, close.
@@ -260,16 +297,18 @@ impl AtomicFile {
         };
         match (self.calls.set_attributes)(file, old) {
             // Without modes in the file system, or the right to set them, the new file stays private to its owner.
-            Err(error) if !is_unsupported(&error) => Err(self.cannot(error, "set the mode")),
+            Err(error)
+                if !is_unsupported(&error) && error.kind() != io::ErrorKind::PermissionDenied =>
+            {
+                Err(self.cannot(error, "set the mode"))
+            }
             _ => Ok(()),
         }
     }
 
     fn set_length(&self, file: &File) -> Result<()> {
         let end = self.end.load(Ordering::Relaxed);
-        if let Way::InPlace(in_place) = &self.way {
-            in_place.begin(file);
-        }
+        self.begin(file)?;
         // Also where the size hint, and so the space set aside, was too large.
         match file.metadata() {
             Ok(metadata) if metadata.len() != end => (self.calls.set_length)(file, end)
@@ -282,15 +321,19 @@ impl AtomicFile {
         target::require_replaceable(&self.target, &self.name)?;
         match (self.calls.rename)(temporary, &self.target) {
             Ok(()) => Ok(()),
-            Err(error) if is_unsupported(&error) => {
-                in_place::copy_onto(temporary, &self.target, self.durability, self.calls)
-                    .map_err(|error| self.cannot(error, "replace"))?;
-                // The copy is made; a file system that refuses this as well is left with two.
-                let _ = std::fs::remove_file(temporary);
-                Ok(())
-            }
+            Err(error) if is_unsupported(&error) => self.copy_onto_target(temporary),
             Err(error) => Err(self.cannot(error, "replace")),
         }
+    }
+
+    fn copy_onto_target(&self, temporary: &Path) -> Result<()> {
+        let cannot = |error| self.cannot(error, "replace");
+        let (from, to) = in_place::open_both(temporary, &self.target).map_err(cannot)?;
+        self.require_unmapped(&to)?;
+        in_place::copy(from, to, self.durability, self.calls).map_err(cannot)?;
+        // The copy is made; a file system that refuses this as well is left with two.
+        let _ = std::fs::remove_file(temporary);
+        Ok(())
     }
 
     fn sync_folder(&self) -> Result<()> {

@@ -25,6 +25,7 @@ pub(crate) fn kind(error: &io::Error) -> ErrorKind {
         io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         io::ErrorKind::IsADirectory => ErrorKind::NotRegularFile,
         io::ErrorKind::UnexpectedEof => ErrorKind::Truncated,
+        io::ErrorKind::Interrupted => ErrorKind::Interrupted,
         _ => ErrorKind::Io,
     }
 }

@@ -24,6 +24,8 @@
 
 mod atomic;
 mod error;
+mod interrupt;
+mod live;
 mod map;
 mod open;
 mod platform;
@@ -31,6 +33,7 @@ mod pread;
 
 pub use atomic::{AtomicFile, Durability};
 pub use error::io_error;
+pub use interrupt::set_interrupt_check;
 pub use map::Map;
 pub use open::{FileIdentity, identity, is_network, open_regular};
 pub use pread::Pread;

@@ -6,7 +6,7 @@ use std::io;
 use tensorhold_core::{ByteRange, Error, Result, Source};
 
 use crate::error::cannot;
-use crate::platform;
+use crate::{interrupt, platform};
 
 /// An open file that is read at positions, by any number of threads at once.
 ///
@@ -59,8 +59,12 @@ impl Source for Pread {
         let wanted = into.len() as u64;
         let mut n_read = 0;
         while n_read < into.len() {
+            interrupt::check()?;
             let at = position.saturating_add(n_read as u64);
-            match platform::read_at(&self.file, &mut into[n_read..], at) {
+            let piece = into
+                .len()
+                .min(n_read.saturating_add(interrupt::PIECE_BYTES));
+            match platform::read_at(&self.file, &mut into[n_read..piece], at) {
                 Ok(0) => return Err(self.ended(position, wanted)),
                 Ok(n) => n_read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

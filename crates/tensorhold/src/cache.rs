@@ -4,51 +4,74 @@
 //! file, not once per opening. A file is known by device, inode, size and times; one that was written a moment
 //! ago is not remembered, since a second write within the clock's tick would look the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tensorhold_core::{Header, Rules};
 use tensorhold_io::FileIdentity;
 
-/// The headers kept take at most this many bytes of text; entries and names about double it.
+/// The headers kept take at most this many bytes of text; their tables take less than that again.
 const CAPACITY_BYTES: u64 = 64 << 20;
+/// Few programs have more large files open in turn; looking for the oldest stays cheap.
+const MAX_HEADERS: usize = 256;
+/// A smaller header is parsed sooner than it is kept.
+const WORTH_BYTES: u64 = 16 << 10;
 const SETTLED: Duration = Duration::from_millis(50);
 
-struct Entry {
-    identity: FileIdentity,
-    rules: Rules,
-    header: Arc<Header>,
+#[derive(Default)]
+struct Cache {
+    headers: HashMap<(FileIdentity, Rules), Entry>,
+    size_bytes: u64,
+    /// Counts the uses, so that the least recently used is known.
+    clock: u64,
 }
 
-/// Least recently used first.
-static CACHE: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+struct Entry {
+    header: Arc<Header>,
+    used: u64,
+}
+
+static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 
 /// The header of the file with this `identity`, if it was parsed before under the same `rules`.
 pub(crate) fn find(identity: &FileIdentity, rules: Rules) -> Option<Arc<Header>> {
-    let mut entries = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    let at = entries
-        .iter()
-        .position(|entry| entry.rules == rules && entry.identity == *identity)?;
-    let entry = entries.remove(at);
-    let header = Arc::clone(&entry.header);
-    entries.push(entry);
-    Some(header)
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    cache.clock += 1;
+    let now = cache.clock;
+    let entry = cache.headers.get_mut(&(*identity, rules))?;
+    entry.used = now;
+    Some(Arc::clone(&entry.header))
 }
 
 /// Remembers `header`, and forgets the least recently used ones over the capacity.
 pub(crate) fn remember(identity: FileIdentity, rules: Rules, header: &Arc<Header>) {
-    if !is_settled(&identity) || header.data_start() > CAPACITY_BYTES {
+    let size = header.data_start();
+    if !(WORTH_BYTES..=CAPACITY_BYTES).contains(&size) || !is_settled(&identity) {
         return;
     }
-    let mut entries = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    entries.push(Entry {
-        identity,
-        rules,
+    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    cache.clock += 1;
+    let entry = Entry {
         header: Arc::clone(header),
-    });
-    let mut total: u64 = entries.iter().map(|entry| entry.header.data_start()).sum();
-    while total > CAPACITY_BYTES {
-        total -= entries.remove(0).header.data_start();
+        used: cache.clock,
+    };
+    cache.size_bytes += size;
+    if let Some(before) = cache.headers.insert((identity, rules), entry) {
+        cache.size_bytes -= before.header.data_start();
+    }
+    while cache.size_bytes > CAPACITY_BYTES || cache.headers.len() > MAX_HEADERS {
+        cache.forget_oldest();
+    }
+}
+
+impl Cache {
+    fn forget_oldest(&mut self) {
+        let oldest = self.headers.iter().min_by_key(|(_, entry)| entry.used);
+        let key = oldest.map(|(key, _)| *key);
+        if let Some(entry) = key.and_then(|key| self.headers.remove(&key)) {
+            self.size_bytes -= entry.header.data_start();
+        }
     }
 }
 

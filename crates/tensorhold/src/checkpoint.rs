@@ -173,7 +173,7 @@ impl<'a> Tensor<'a> {
     /// Its bytes where they lie, if the file is mapped.
     #[must_use]
     pub fn mapped_bytes(&self) -> Option<&'a [u8]> {
-        let bytes = self.file.source().as_bytes()?;
+        let bytes = self.file.map()?.as_bytes();
         let start = self.file.header().data_start() + self.info.offsets.start;
         let end = start + self.info.size_bytes();
         bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)

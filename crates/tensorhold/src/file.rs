@@ -11,10 +11,11 @@ use crate::cache;
 /// How the bytes of a file are reached. Every way gives the same bytes, slices and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backend {
-    /// A map, but reads on a network file system, where a page fault may hang or kill the process.
+    /// A map for views and reads for bytes that are owned; reads alone on a network file system, where a page fault may
+    /// hang or kill the process, and where no map is to be had.
     #[default]
     Auto,
-    /// A private map: tensors are views of the file, read when they are touched.
+    /// A private map for everything: tensors are views of the file, read when they are touched.
     Mmap,
     /// Positional reads: a file that shrinks is an error, not a signal.
     Pread,
@@ -49,7 +50,8 @@ pub struct File {
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(Arc<Map>),
+    /// With a way to read bytes that will be owned, where the choice was ours: a file that shrinks is then an error.
+    Mapped(Arc<Map>, Option<Pread>),
     Read(Pread),
 }
 
@@ -79,17 +81,17 @@ impl File {
     #[must_use]
     pub fn map(&self) -> Option<&Arc<Map>> {
         match &self.bytes {
-            Bytes::Mapped(map) => Some(map),
+            Bytes::Mapped(map, _) => Some(map),
             Bytes::Read(_) => None,
         }
     }
 
-    /// The bytes of the file.
+    /// The bytes of the file, to be read into memory that the caller owns.
     #[must_use]
     pub fn source(&self) -> &dyn Source {
         match &self.bytes {
-            Bytes::Mapped(map) => &**map,
-            Bytes::Read(pread) => pread,
+            Bytes::Mapped(map, None) => &**map,
+            Bytes::Mapped(_, Some(pread)) | Bytes::Read(pread) => pread,
         }
     }
 
@@ -118,9 +120,14 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
             header
         }
     };
-    let bytes = match wants_map {
-        true => Bytes::Mapped(Arc::new(Map::open(pread.file())?)),
-        false => Bytes::Read(pread),
+    let bytes = match (wants_map, options.backend) {
+        (false, _) => Bytes::Read(pread),
+        (true, Backend::Mmap) => Bytes::Mapped(Arc::new(Map::open(pread.file())?), None),
+        (true, _) => match Map::open(pread.file()) {
+            Ok(map) => Bytes::Mapped(Arc::new(map), Some(pread)),
+            // No room, or a file system without maps: what can be read is read.
+            Err(_) => Bytes::Read(pread),
+        },
     };
     Ok(File {
         path: path.to_owned(),

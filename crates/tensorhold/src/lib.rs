@@ -40,6 +40,6 @@ pub use reshard::{merge, shard};
 pub use save::{SaveOptions, save_file, save_shards, serialize, shard_target};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
-pub use tensorhold_io::{AtomicFile, Durability, Map};
+pub use tensorhold_io::{AtomicFile, Durability, Map, set_interrupt_check};
 pub use units::{Bytes, Count, Exact, parse_bytes};
 pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};

@@ -58,7 +58,7 @@ pub fn serialize<'a>(
     let reserved = usize::try_from(layout.file_size).map(|size| file.try_reserve_exact(size));
     if !matches!(reserved, Ok(Ok(()))) {
         let message = format!("no memory for a file of {} bytes", layout.file_size);
-        return Err(Error::new(ErrorKind::Io, message));
+        return Err(Error::new(ErrorKind::NoMemory, message));
     }
     write(tensors, &layout, &mut file, &mut bytes)?;
     Ok(file)

@@ -20,7 +20,12 @@ pub(crate) fn read_whole(file: &File, info: &TensorInfo<'_>) -> Result<Vec<u8>> 
 
 /// A zeroed buffer, or an error where there is no memory for it.
 pub(crate) fn allocate(size_bytes: u64) -> Result<Vec<u8>> {
-    let refused = || Error::new(ErrorKind::Io, format!("no memory for {size_bytes} bytes"));
+    let refused = || {
+        Error::new(
+            ErrorKind::NoMemory,
+            format!("no memory for {size_bytes} bytes"),
+        )
+    };
     let size = usize::try_from(size_bytes).map_err(|_| refused())?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size).map_err(|_| refused())?;

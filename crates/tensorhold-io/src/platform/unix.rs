@@ -6,11 +6,16 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
+use crate::interrupt;
 use crate::open::FileIdentity;
+
+/// How often a writer looks for the reader of its FIFO.
+const WAIT_FOR_READER: Duration = Duration::from_millis(20);
 
 /// Mode, owner and access list of a file that is about to be replaced.
 #[derive(Debug, Clone)]
@@ -44,10 +49,35 @@ pub(crate) fn open_for_writing(path: &Path, metadata: &Metadata) -> io::Result<F
     if metadata.file_type().is_socket() {
         return Ok(File::from(OwnedFd::from(UnixStream::connect(path)?)));
     }
+    if metadata.file_type().is_fifo() {
+        return open_fifo(path);
+    }
     OpenOptions::new()
         .write(true)
         .custom_flags(OFlags::NOCTTY.bits().cast_signed())
         .open(path)
+}
+
+/// Waits for the reader of a FIFO, but not when the work is to end.
+fn open_fifo(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    loop {
+        let opened = OpenOptions::new()
+            .write(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path);
+        match opened {
+            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                interrupt::check().map_err(|_| io::ErrorKind::Interrupted)?;
+                std::thread::sleep(WAIT_FOR_READER);
+            }
+            Ok(file) => {
+                rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+                return Ok(file);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Creates a file that was not there.
