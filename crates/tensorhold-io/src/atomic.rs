@@ -330,7 +330,7 @@ impl AtomicFile {
         let cannot = |error| self.cannot(error, "replace");
         let (from, to) = in_place::open_both(temporary, &self.target).map_err(cannot)?;
         self.require_unmapped(&to)?;
-        in_place::copy(from, to, self.durability, self.calls).map_err(cannot)?;
+        in_place::copy(from, to, &self.target, self.durability, self.calls).map_err(cannot)?;
         // The copy is made; a file system that refuses this as well is left with two.
         let _ = std::fs::remove_file(temporary);
         Ok(())

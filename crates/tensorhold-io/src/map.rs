@@ -7,16 +7,21 @@ use memmap2::{MmapOptions, MmapRaw};
 use tensorhold_core::{Error, Result, Source};
 
 use crate::error::cannot;
+use crate::live::Live;
+use crate::platform;
 
 /// A whole file as private memory: what is written to it stays in this process and never reaches the file.
 ///
 /// The file must keep its length for as long as the map lives. Bytes that another process writes to the
 /// file may show in pages that were not touched yet; where the file was cut, touching them ends the
 /// process with `SIGBUS`. Replacing the file, as [`AtomicFile`](crate::AtomicFile) does, is safe: the map keeps the old one.
+/// Where it could only overwrite the file, it refuses to while a map of it lives in the same process.
 #[derive(Debug)]
 pub struct Map {
     /// `None` for an empty file, which no system maps.
     memory: Option<MmapRaw>,
+    /// Comes last, so that it goes only when the memory is unmapped.
+    _live: Option<Live>,
 }
 
 impl Map {
@@ -26,13 +31,16 @@ impl Map {
     /// # Errors
     /// `Io` where the system refuses: the file system knows no maps, or the address space is used up.
     pub fn open(file: &File) -> Result<Map> {
-        let size_bytes = file
-            .metadata()
-            .map_err(|error| cannot(&error, "ask for the size"))?
-            .len();
+        let identity =
+            platform::identity(file).map_err(|error| cannot(&error, "identify the file"))?;
+        let size_bytes = identity.size_bytes;
         if size_bytes == 0 {
-            return Ok(Map { memory: None });
+            return Ok(Map {
+                memory: None,
+                _live: None,
+            });
         }
+        let live = Live::mark(&identity);
         let refused = |error: std::io::Error| -> Error {
             cannot(&error, &format!("map {size_bytes} bytes"))
                 .with_hint("read the file instead, with `backend=\"pread\"`")
@@ -50,6 +58,7 @@ impl Map {
         };
         Ok(Map {
             memory: Some(memory.map_err(refused)?.into()),
+            _live: Some(live),
         })
     }
 

@@ -14,7 +14,7 @@ use std::thread;
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode};
 use tensorhold_core::{ErrorKind, Result, Sink};
-use tensorhold_io::{AtomicFile, Durability};
+use tensorhold_io::{AtomicFile, Durability, Map};
 
 use common::{mode, names};
 
@@ -474,6 +474,32 @@ fn a_file_without_a_name_is_overwritten_through_its_descriptor() {
     assert!(names(folder.path()).is_empty());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_without_a_name_is_not_overwritten_while_it_is_mapped() {
+    use std::os::fd::AsRawFd;
+    let open =
+        File::from(rustix::fs::memfd_create("model", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+    let path = format!("/proc/self/fd/{}", open.as_raw_fd());
+    save(Path::new(&path), &[7; 100_000]).unwrap();
+    let map = Map::open(&open).unwrap();
+    let error = save(Path::new(&path), &map.as_bytes()[50_000..]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(
+        error.message(),
+        "cannot overwrite in place: tensors of this process are views of the file"
+    );
+    assert_eq!(
+        error.hint(),
+        Some("save to another file, or load with `backend=\"pread\"`")
+    );
+    assert!(map.as_bytes() == [7; 100_000]);
+    assert!(fs::read(&path).unwrap() == [7; 100_000]);
+    drop(map);
+    save(Path::new(&path), b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+}
+
 #[test]
 fn a_read_only_file_is_refused() {
     if let Some(folder) = common::child_folder() {
@@ -494,38 +520,30 @@ fn a_read_only_file_is_refused() {
 }
 
 #[test]
-fn in_a_read_only_folder_a_writable_file_is_overwritten() {
+fn a_read_only_folder_is_refused_though_its_file_is_writable() {
     if let Some(folder) = common::child_folder() {
         let inner = folder.join("inner");
-        save(&inner.join("a"), b"new").unwrap();
-        let file = AtomicFile::create(&inner.join("b"), Some(9), Durability::None).unwrap();
-        drop(file);
-        let error = save(&inner.join("none"), b"new").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        assert_eq!(error.message(), "cannot create: Permission denied");
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("inner` has mode 0555"), "{hint}");
+        for name in ["a", "none"] {
+            let error = save(&inner.join(name), b"new").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert_eq!(error.message(), "cannot create: Permission denied");
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("inner` has mode 0555"), "{hint}");
+        }
         return;
     }
     let folder = common::public_folder();
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).unwrap();
-    for name in ["a", "b"] {
-        fs::write(inner.join(name), b"old and long").unwrap();
-        common::chmod(&inner.join(name), 0o666);
-    }
+    fs::write(inner.join("a"), b"old and long").unwrap();
+    common::chmod(&inner.join("a"), 0o666);
     common::chmod(&inner, 0o555);
     common::as_nobody(
-        "in_a_read_only_folder_a_writable_file_is_overwritten",
+        "a_read_only_folder_is_refused_though_its_file_is_writable",
         folder.path(),
     );
-    assert_eq!(fs::read(inner.join("a")).unwrap(), b"new");
-    assert_eq!(
-        fs::read(inner.join("b")).unwrap(),
-        b"old and long",
-        "nothing was written, so nothing was lost"
-    );
-    assert_eq!(names(&inner), ["a", "b"]);
+    assert_eq!(fs::read(inner.join("a")).unwrap(), b"old and long");
+    assert_eq!(names(&inner), ["a"]);
     common::chmod(&inner, 0o755);
 }
 

@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
 use tensorhold_core::{Error, ErrorKind, Sink};
-use tensorhold_io::{AtomicFile, Durability};
+use tensorhold_io::{AtomicFile, Durability, Map};
 
 use common::SmallDisk;
 
@@ -116,9 +116,19 @@ fn a_file_that_is_a_mount_of_its_own_is_copied_onto() {
     let [inside, outside] = ["a", "mounted"].map(|name| disk.path().join(name));
     fs::write(&outside, b"below").unwrap();
     mount(&["--bind", inside.to_str().unwrap()], &outside);
-    let mut file = AtomicFile::create(&outside, Some(3), Durability::Full).unwrap();
-    file.write(b"new").unwrap();
-    file.commit().unwrap();
+    let save = || {
+        let mut file = AtomicFile::create(&outside, Some(3), Durability::Full).unwrap();
+        file.write(b"new").unwrap();
+        file.commit()
+    };
+    let map = Map::open(&File::open(&inside).unwrap()).unwrap();
+    let error = save().unwrap_err();
+    assert!(error.message().starts_with("cannot overwrite in place"));
+    assert!(map.as_bytes() == OLD && fs::read(&inside).unwrap() == OLD);
+    drop(map);
+    let temporary = common::names(disk.path()).remove(0);
+    fs::remove_file(disk.path().join(temporary)).unwrap();
+    save().unwrap();
     assert_eq!(fs::read(&inside).unwrap(), b"new");
     assert_eq!(common::names(disk.path()), ["a", "mounted"]);
     assert!(

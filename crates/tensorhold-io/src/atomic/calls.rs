@@ -36,7 +36,7 @@ pub(super) static SYSTEM: Calls = Calls {
     sync_directory: platform::sync_directory,
 };
 
-/// Whether `error` says that this cannot be done in this place, rather than that it went wrong.
+/// Whether `error` says that this cannot be done in this place, rather than that it went wrong or is forbidden.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -44,8 +44,6 @@ pub(super) fn is_unsupported(error: &io::Error) -> bool {
             | io::ErrorKind::CrossesDevices
             | io::ErrorKind::ExecutableFileBusy
             | io::ErrorKind::InvalidInput
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::ResourceBusy
             | io::ErrorKind::Unsupported
     )

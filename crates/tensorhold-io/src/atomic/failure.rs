@@ -1,14 +1,16 @@
 //! What is said when a save goes wrong.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use tensorhold_core::{ByteRange, Error, ErrorKind};
+use tensorhold_core::{ByteRange, Error, ErrorKind, Result};
 
 use super::way::Way;
 use super::{AtomicFile, space};
 use crate::error::{io_error, kind, text};
+use crate::live;
 
 impl AtomicFile {
     pub(super) fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
@@ -17,6 +19,29 @@ impl AtomicFile {
 
     pub(super) fn cannot(&self, error: io::Error, doing: &str) -> Error {
         io_error(error, &self.name, doing)
+    }
+
+    /// Fails where overwriting `file` would change memory of this process.
+    pub(super) fn require_unmapped(&self, file: &File) -> Result<()> {
+        match live::is_mapped(file) {
+            true => Err(self.mapped()),
+            false => Ok(()),
+        }
+    }
+
+    /// The target can only be overwritten, and what is to be written may lie in it.
+    pub(super) fn mapped(&self) -> Error {
+        const ADVICE: &str = "save to another file, or load with `backend=\"pread\"`";
+        let error = self.error(
+            ErrorKind::Io,
+            "cannot overwrite in place: tensors of this process are views of the file",
+        );
+        match &self.way {
+            Way::Rename { temporary, .. } => {
+                error.with_hint(format!("{}; {ADVICE}", complete_at(temporary.path())))
+            }
+            _ => error.with_hint(ADVICE),
+        }
     }
 
     /// A write was refused: the file is of no more use.
@@ -33,7 +58,7 @@ impl AtomicFile {
             .with_bytes(bytes);
         match &self.way {
             Way::InPlace(in_place) if in_place.has_begun() => refused.with_hint(
-                "the file had to be overwritten in place, as its folder takes no new files; it is incomplete now",
+                "the file had to be overwritten in place, as no new file can be made beside it; it is incomplete now",
             ),
             _ if error.kind() == io::ErrorKind::FileTooLarge => refused.with_hint(format!(
                 "this file system takes no file of {needed} bytes; save in shards"
@@ -56,8 +81,12 @@ impl AtomicFile {
 
 /// The rename failed, but the bytes are all there.
 pub(super) fn left_behind(error: Error, temporary: &Path) -> Error {
-    error.with_hint(format!(
+    error.with_hint(complete_at(temporary))
+}
+
+fn complete_at(temporary: &Path) -> String {
+    format!(
         "the new file is complete and lies at `{}`",
         temporary.display()
-    ))
+    )
 }

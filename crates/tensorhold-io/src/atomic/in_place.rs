@@ -3,11 +3,12 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
-use std::sync::Once;
+use std::sync::OnceLock;
 
-use super::calls::{Calls, is_unsupported};
+use super::calls::Calls;
 use super::temporary::Temporary;
 use super::{Durability, sync};
+use crate::live;
 use crate::platform::{self, Privacy};
 
 /// A target that is overwritten.
@@ -16,7 +17,8 @@ pub(super) struct InPlace {
     /// The target, where it was not there before.
     created: Option<Temporary>,
     old_size_bytes: u64,
-    begun: Once,
+    /// Whether the old bytes could go, once that was tried.
+    begun: OnceLock<bool>,
     calls: &'static Calls,
 }
 
@@ -40,22 +42,29 @@ impl InPlace {
         InPlace {
             created,
             old_size_bytes,
-            begun: Once::new(),
+            begun: OnceLock::new(),
             calls,
         }
     }
 
     /// The old bytes go before the first new one comes, so that a half written file is too short rather than a mixture.
-    pub(super) fn begin(&self, file: &File) {
-        self.begun.call_once(|| {
+    ///
+    /// `false` if this process has the file mapped: then nothing may be written.
+    #[must_use]
+    pub(super) fn begin(&self, file: &File) -> bool {
+        *self.begun.get_or_init(|| {
+            if live::is_mapped(file) {
+                return false;
+            }
             // Where it is refused the old bytes are overwritten, and the length is set in the end.
             let _ = (self.calls.set_length)(file, 0);
-        });
+            true
+        })
     }
 
     /// Whether the old bytes are gone.
     pub(super) fn has_begun(&self) -> bool {
-        self.begun.is_completed()
+        self.begun.get() == Some(&true)
     }
 
     pub(super) fn keep(&mut self) {
@@ -70,24 +79,32 @@ impl InPlace {
     }
 }
 
-/// Copies the finished file `from` onto `target`, which is made if it is not there.
-pub(super) fn copy_onto(
-    from: &Path,
+/// The finished file `from`, to read, and `target`, to write, which is made if it is not there; its bytes are as they were.
+pub(super) fn open_both(from: &Path, target: &Path) -> io::Result<(File, File)> {
+    let from = File::open(from)?;
+    let old_size_bytes = target.metadata().map_or(0, |metadata| metadata.len());
+    require_space(&from, old_size_bytes, from.metadata()?.len())?;
+    let to = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(target)?;
+    Ok((from, to))
+}
+
+/// Puts the bytes of `from` in the place of those of `to`, which lies at `target`.
+pub(super) fn copy(
+    mut from: File,
+    mut to: File,
     target: &Path,
     durability: Durability,
     calls: &Calls,
 ) -> io::Result<()> {
-    let mut from = File::open(from)?;
-    let size_bytes = from.metadata()?.len();
-    let old_size_bytes = target.metadata().map_or(0, |metadata| metadata.len());
-    require_space(&from, old_size_bytes, size_bytes)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true);
-    let mut to = match options.clone().truncate(true).open(target) {
-        Err(error) if is_unsupported(&error) => options.open(target)?,
-        other => other?,
-    };
-    io::copy(&mut from, &mut to)?;
+    if (calls.set_length)(&to, 0).is_err() {
+        // Some file systems cut a file only while opening it, and some never: then it is overwritten as it is.
+        let _ = OpenOptions::new().write(true).truncate(true).open(target);
+    }
+    let size_bytes = io::copy(&mut from, &mut to)?;
     if to.metadata()?.len() > size_bytes {
         (calls.set_length)(&to, size_bytes)?;
     }

@@ -25,7 +25,7 @@ impl AtomicFile {
         let Way::Rename { temporary, .. } = &self.way else {
             return Err(self.error(
                 ErrorKind::InvalidArgument,
-                "the folder takes no new files, so the name cannot change",
+                "the file is written in place, so the name cannot change",
             ));
         };
         let temporary = temporary.path().to_owned();

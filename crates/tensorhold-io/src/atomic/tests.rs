@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use tempfile::TempDir;
 
 use super::*;
+use crate::Map;
 
 const NO_SUCH_CALL: i32 = 38;
 const INPUT_OUTPUT: i32 = 5;
@@ -71,7 +72,7 @@ fn fails_without_a_trace(calls: &'static Calls, message: &str) {
 
 #[test]
 fn without_temporary_files_the_target_itself_is_written() {
-    for number in [NOT_PERMITTED, 13, 22, 30, NO_SUCH_CALL, 95] {
+    for number in [22, NO_SUCH_CALL, 95] {
         // One function for all numbers needs its number from elsewhere.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         NUMBER.store(number as usize, Ordering::Relaxed);
@@ -104,7 +105,7 @@ fn a_new_target_that_was_written_in_place_goes_when_it_is_dropped() {
 fn an_overwritten_target_that_is_incomplete_is_said_to_be() {
     let (folder, path) = folder_with_old_file();
     let calls = calls(|calls| {
-        calls.create_new = |_, _| refuse(NOT_PERMITTED);
+        calls.create_new = |_, _| refuse(NO_SUCH_CALL);
         calls.write_at = |_, _, _| refuse(INPUT_OUTPUT);
     });
     let error = save(&path, b"new", calls).unwrap_err();
@@ -118,7 +119,7 @@ fn an_overwritten_target_that_is_incomplete_is_said_to_be() {
 fn where_files_cannot_be_cut_a_shorter_one_is_no_lie() {
     let (_folder, path) = folder_with_old_file();
     let calls = calls(|calls| {
-        calls.create_new = |_, _| refuse(NOT_PERMITTED);
+        calls.create_new = |_, _| refuse(NO_SUCH_CALL);
         calls.set_length = |_, _| refuse(NO_SUCH_CALL);
     });
     let error = save(&path, b"new", calls).unwrap_err();
@@ -132,7 +133,7 @@ fn where_files_cannot_be_cut_a_shorter_one_is_no_lie() {
 
 #[test]
 fn without_rename_the_finished_file_is_copied() {
-    for number in [NOT_PERMITTED, 13, 16, 17, 18, 22, 26, NO_SUCH_CALL, 95] {
+    for number in [16, 17, 18, 22, 26, NO_SUCH_CALL, 95] {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         NUMBER.store(number as usize, Ordering::Relaxed);
         succeeds(calls(|calls| {
@@ -168,6 +169,100 @@ fn a_copy_that_fails_leaves_the_finished_file_and_says_where() {
             temporary.display()
         )
     );
+}
+
+#[test]
+fn what_is_forbidden_is_not_done_in_place() {
+    for (number, kind) in [
+        (NOT_PERMITTED, ErrorKind::PermissionDenied),
+        (13, ErrorKind::PermissionDenied),
+        (30, ErrorKind::Io),
+    ] {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        NUMBER.store(number as usize, Ordering::Relaxed);
+        let (folder, path) = folder_with_old_file();
+        let no_temporary = calls(|calls| {
+            calls.create_new = |_, _| refuse(NUMBER.load(Ordering::Relaxed) as i32);
+        });
+        let error = save(&path, b"new", no_temporary).unwrap_err();
+        assert_eq!((error.kind(), error.os_error()), (kind, Some(number)));
+        if kind == ErrorKind::PermissionDenied {
+            let named = format!("`{}`", folder.path().display());
+            assert!(error.hint().unwrap().contains(&named), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"old and long");
+        assert_eq!(names(&folder), std::slice::from_ref(&path));
+
+        let no_rename = calls(|calls| {
+            calls.rename = |_, _| refuse(NUMBER.load(Ordering::Relaxed) as i32);
+        });
+        let error = save(&path, b"new", no_rename).unwrap_err();
+        assert_eq!((error.kind(), error.os_error()), (kind, Some(number)));
+        assert_eq!(fs::read(&path).unwrap(), b"old and long");
+        assert_eq!(fs::read(&names(&folder)[0]).unwrap(), b"new");
+    }
+}
+
+const MAPPED: &str = "cannot overwrite in place: tensors of this process are views of the file";
+
+const ELSEWHERE: &str = "save to another file, or load with `backend=\"pread\"`";
+
+fn map(path: &Path) -> Map {
+    Map::open(&File::open(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_mapped_file_is_overwritten_only_once_its_last_map_is_gone() {
+    let (folder, path) = folder_with_old_file();
+    let link = folder.path().join("b");
+    fs::hard_link(&path, &link).unwrap();
+    let calls = calls(|calls| calls.create_new = |_, _| refuse(NO_SUCH_CALL));
+    for map in [map(&path), map(&link)] {
+        let error = save(&path, b"new", calls).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Io, MAPPED));
+        assert_eq!(error.file(), Some(path.to_str().unwrap()));
+        assert_eq!(error.hint(), Some(ELSEWHERE));
+        assert_eq!(map.as_bytes(), b"old and long");
+    }
+    save(&path, b"new", calls).unwrap();
+    assert_eq!(fs::read(&link).unwrap(), b"new");
+}
+
+#[test]
+fn a_map_that_came_after_the_file_was_opened_is_seen_before_the_first_byte() {
+    let (_folder, path) = folder_with_old_file();
+    let calls = calls(|calls| calls.create_new = |_, _| refuse(NO_SUCH_CALL));
+    let open = || AtomicFile::create_with(&path, None, Durability::None, calls).unwrap();
+    let (placed, empty) = (open(), open());
+    let map = map(&path);
+    assert_eq!(placed.write_at(0, b"new").unwrap_err().message(), MAPPED);
+    assert!(placed.write_at(3, b"er").is_err());
+    assert!(placed.commit().is_err());
+    assert_eq!(empty.commit().unwrap_err().message(), MAPPED);
+    assert_eq!(map.as_bytes(), b"old and long");
+    assert_eq!(fs::read(&path).unwrap(), b"old and long");
+}
+
+#[test]
+fn without_rename_a_mapped_file_stays_and_the_finished_one_lies_beside_it() {
+    for number in [16, 18, 22, NO_SUCH_CALL] {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        NUMBER.store(number as usize, Ordering::Relaxed);
+        let calls = calls(|calls| {
+            calls.rename = |_, _| refuse(NUMBER.load(Ordering::Relaxed) as i32);
+        });
+        let (folder, path) = folder_with_old_file();
+        let map = map(&path);
+        let error = save(&path, b"new", calls).unwrap_err();
+        assert_eq!((error.kind(), error.message()), (ErrorKind::Io, MAPPED));
+        let temporary = &names(&folder)[0];
+        let place = temporary.display();
+        let hint = format!("the new file is complete and lies at `{place}`; {ELSEWHERE}");
+        assert_eq!(error.hint(), Some(&*hint));
+        assert_eq!(fs::read(temporary).unwrap(), b"new");
+        assert_eq!(map.as_bytes(), b"old and long");
+        assert_eq!(fs::read(&path).unwrap(), b"old and long");
+    }
 }
 
 #[test]
@@ -273,7 +368,7 @@ fn a_full_disk_names_what_is_needed_and_what_is_free() {
 #[test]
 fn a_target_that_must_be_overwritten_is_not_touched_without_room_for_the_new_one() {
     let (_folder, path) = folder_with_old_file();
-    let calls = calls(|calls| calls.create_new = |_, _| refuse(NOT_PERMITTED));
+    let calls = calls(|calls| calls.create_new = |_, _| refuse(NO_SUCH_CALL));
     let size_bytes = Some(u64::MAX / 2);
     let error = AtomicFile::create_with(&path, size_bytes, Durability::None, calls).unwrap_err();
     assert_eq!(error.os_error(), Some(NO_SPACE));

@@ -46,7 +46,7 @@ pub(super) fn open(name: &Path, calls: &'static Calls) -> Result<(PathBuf, Way, 
     }
 }
 
-/// A new file in the target's folder or, where that is refused, the target itself.
+/// A new file in the target's folder or, where the file system cannot have it, the target itself.
 fn open_beside(
     target: &Path,
     old: Option<&Metadata>,
@@ -78,7 +78,15 @@ fn cannot_create(error: io::Error, name: &Path, target: &Path) -> Error {
     let folder = target.parent().unwrap_or(target);
     let hint = match error.kind() {
         io::ErrorKind::NotFound => Some(format!("the folder `{}` is not there", folder.display())),
-        _ => platform::permission_hint(folder, &error),
+        io::ErrorKind::PermissionDenied => {
+            platform::permission_hint(folder, &error).or_else(|| {
+                Some(format!(
+                    "the folder `{}` takes no new files",
+                    folder.display()
+                ))
+            })
+        }
+        _ => None,
     };
     let error = io_error(error, name, "create");
     match hint {
