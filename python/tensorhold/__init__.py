@@ -15,9 +15,6 @@ Example:
     (2, 2) 2.0
 """
 
-from importlib.metadata import PackageNotFoundError as _PackageNotFoundError
-from importlib.metadata import version as _version
-
 from tensorhold._errors import SafetensorError
 from tensorhold._native import (
     TensorSpec,
@@ -27,14 +24,10 @@ from tensorhold._native import (
     serialize,
     serialize_file,
 )
+from tensorhold._native import __version__ as __version__
 from tensorhold.checkpoint import Checkpoint as Checkpoint
 from tensorhold.checkpoint import open as open
 from tensorhold.checkpoint import save as save
-
-try:
-    __version__ = _version("tensorhold")
-except _PackageNotFoundError:
-    __version__ = "0.0.0"
 
 # A star import gives what `safetensors` gives and no more: `open` would hide the builtin.
 __all__ = [

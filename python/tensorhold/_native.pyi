@@ -23,6 +23,7 @@ __all__ = [
     "TensorInfo",
     "TensorSlice",
     "TensorSpec",
+    "__version__",
     "_safe_open_handle",
     "cli_main",
     "deserialize",
@@ -34,6 +35,8 @@ __all__ = [
     "serialize_file",
     "torch_flatten",
 ]
+
+__version__: str
 
 _StrPath: TypeAlias = str | PathLike[str]
 # A name, `TensorSpec` of its bytes, and whatever keeps those bytes alive.

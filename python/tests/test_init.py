@@ -24,6 +24,12 @@ def test_importing_the_package_imports_no_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_the_package_does_not_read_what_is_installed() -> None:
+    code = "import sys, tensorhold; print('importlib.metadata' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_the_version_is_the_distribution_s() -> None:
     assert tensorhold.__version__ == importlib.metadata.version("tensorhold")
 
