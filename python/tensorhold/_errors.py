@@ -94,6 +94,10 @@ class SourcePermissionError(SourceError, PermissionError):
     """The system does not let us read or write there."""
 
 
+class OutOfMemoryError(SafetensorError, MemoryError):
+    """There is no memory for a tensor."""
+
+
 _CLASSES: dict[str, type[SafetensorError]] = {
     "TensorNotFound": TensorNotFoundError,
     "InvalidSlice": SliceError,
@@ -107,6 +111,7 @@ _CLASSES: dict[str, type[SafetensorError]] = {
     "NotRegularFile": SourceError,
     "Truncated": SourceError,
     "Io": SourceError,
+    "NoMemory": OutOfMemoryError,
 } | dict.fromkeys(
     (
         "HeaderTooSmall",

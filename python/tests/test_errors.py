@@ -26,6 +26,7 @@ BUILTINS = {
     "NotRegularFile": OSError,
     "Truncated": OSError,
     "Io": OSError,
+    "NoMemory": MemoryError,
 }
 
 
