@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -40,6 +41,10 @@ _UNITS = {"": 1, "b": 1} | {
     for power, prefix in enumerate("kmgt", 1)
     for suffix, base in (("b", 1000), ("ib", 1024))
 }
+
+# What the writer counts bytes and boundaries with.
+_MAX_SHARD_BYTES = 2**64 - 1
+_MAX_ALIGN = 2**32 - 1
 
 
 class Checkpoint(Mapping[str, Any]):
@@ -172,6 +177,7 @@ class Checkpoint(Mapping[str, Any]):
 
         Raises:
             KeyError: No tensor has one of these names.
+            TypeError: `names` is a single name.
 
         Example:
             >>> import numpy as np
@@ -182,7 +188,8 @@ class Checkpoint(Mapping[str, Any]):
             {'b': array([0.])}
         """
         device = self._device if device is None else device
-        return self._native.load(None if names is None else list(names), device, progress)
+        wanted = None if names is None else list(_several(names))
+        return self._native.load(wanted, device, progress)
 
     def stream(
         self, names: Iterable[str] | None = None, *, device: Any = None
@@ -195,6 +202,7 @@ class Checkpoint(Mapping[str, Any]):
 
         Raises:
             KeyError: No tensor has one of these names.
+            TypeError: `names` is a single name.
 
         Example:
             >>> import numpy as np
@@ -205,8 +213,8 @@ class Checkpoint(Mapping[str, Any]):
             a [1.]
             b [0.]
         """
-        for name in self if names is None else names:
-            yield name, self.load([name], device=device)[name]
+        wanted = self if names is None else _several(names)
+        return ((name, self.load([name], device=device)[name]) for name in wanted)
 
     def close(self) -> None:
         """Lets go of the files. Tensors that are views stay valid and keep what they need."""
@@ -290,10 +298,28 @@ def save(
         _refuse_shared(tensors)
         items: Any = [_item(name, tensor) for name, tensor in tensors.items()]
     else:
-        items = (_item(name, tensor) for name, tensor in tensors)
+        items = _items(tensors)
     limit = None if max_shard_size is None else _size_bytes(max_shard_size)
-    written = _native.save(items, target, metadata, limit, align, durability, progress)
+    boundary = _boundary(align)
+    written = _native.save(items, target, metadata, limit, boundary, durability, progress)
     return [str(path) for path in written]
+
+
+def _several(names: Iterable[str]) -> Iterable[str]:
+    """`names`, unless they are the letters of one name."""
+    if isinstance(names, str):
+        message = f'names must be an iterable of names, not a `str`; give ["{names}"]'
+        raise TypeError(message)
+    return names
+
+
+def _items(
+    tensors: Iterable[tuple[str, Any]],
+) -> Iterator[tuple[str, _native.TensorSpec, object]]:
+    for name, tensor in tensors:
+        yield _item(name, tensor)
+        # The next tensor may need the room of this one.
+        del tensor
 
 
 def _item(name: str, tensor: Any) -> tuple[str, _native.TensorSpec, object]:
@@ -326,13 +352,31 @@ def _refuse_shared(tensors: Mapping[str, Any]) -> None:
 
 def _size_bytes(size: int | str) -> int:
     """The bytes that `5GB`, `4GiB` or a number stand for."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
+    text = size.lower() if isinstance(size, str) else _digits(size)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
     unit = None if match is None else _UNITS.get(match[2])
     size_bytes = 0 if match is None or unit is None else int(Decimal(match[1]) * unit)
-    if size_bytes < 1:
+    if not 1 <= size_bytes <= _MAX_SHARD_BYTES:
         raise ArgumentError(
-            f"`{size}` is no size of a shard: give a positive number of bytes, or one with a unit"
-            " such as `5GB` or `4GiB`",
+            f"`{size}` is no size of a shard: give a whole number of bytes from 1 to 2^64 - 1, or"
+            " one with a unit such as `5GB` or `4GiB`",
             kind="InvalidArgument",
         )
     return size_bytes
+
+
+def _digits(number: object) -> str:
+    """The decimal digits of a whole number; nothing where it is none."""
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        return ""
+    return str(operator.index(number))
+
+
+def _boundary(align: int) -> int:
+    """`align`, where it is a number that the writer can judge."""
+    boundary = operator.index(align)
+    if not 0 <= boundary <= _MAX_ALIGN:
+        raise ArgumentError(
+            f"alignment {boundary} is no power of two from 8 to 2^31", kind="InvalidArgument"
+        )
+    return boundary

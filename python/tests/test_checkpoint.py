@@ -368,3 +368,23 @@ def test_a_checkpoint_can_be_saved_again() -> None:
     assert opened("b.safetensors").metadata == {"k": "v"}
     read = [pathlib.Path(path).read_bytes() for path in ("a.safetensors", "b.safetensors")]
     assert read[0] == read[1]
+
+
+@pytest.mark.parametrize("align", [2**32, 2**70, -8, 0, 24])
+def test_an_alignment_out_of_range_is_a_wrong_argument(align: int) -> None:
+    with pytest.raises(ValueError, match="power of two") as caught:
+        tensorhold.save({"a": np.zeros(1)}, "a.safetensors", align=align)
+    assert isinstance(caught.value, tensorhold.SafetensorError)
+
+
+@pytest.mark.parametrize("size", [10**30, 2**64, -1, 0, 2.5, 5e9, True, "99999999TB"])
+def test_a_size_that_no_shard_can_have_is_a_wrong_argument(size: Any) -> None:
+    with pytest.raises(ValueError, match="no size of a shard") as caught:
+        tensorhold.save({"a": np.zeros(1)}, "a.safetensors", max_shard_size=size)
+    assert isinstance(caught.value, tensorhold.SafetensorError)
+
+
+def test_a_size_of_shards_may_be_any_whole_number() -> None:
+    for size in (np.int64(100), 2**64 - 1, "1.5kB"):
+        written = tensorhold.save({"a": np.zeros(1)}, "a.safetensors", max_shard_size=size)
+        assert written == ["a.safetensors"]
