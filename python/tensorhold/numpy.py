@@ -43,7 +43,8 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# A live table: programs add to it, and `_getdtype` must see it.
+# A live table: programs add to it, and `_getdtype` must see it. The types of `ml_dtypes` join it
+# when one is first asked for, so that importing this module does not import the package.
 _TYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -71,17 +72,6 @@ _ML_DTYPES = {
     "F6_E3M2": "float6_e3m2fn",
     "F4": "float4_e2m1fn",
 }
-
-try:
-    import ml_dtypes
-except ImportError:
-    pass
-else:
-    _TYPES |= {
-        code: getattr(ml_dtypes, name)
-        for code, name in _ML_DTYPES.items()
-        if hasattr(ml_dtypes, name)
-    }
 
 # Elements per group, and bytes that a group takes in the file: the first element lies lowest.
 _GROUPS = {
@@ -184,11 +174,23 @@ def load_file(filename: str | os.PathLike[str], *, backend: str = "mmap") -> dic
 
 
 def _getdtype(dtype_str: str) -> np.dtype[Any]:
+    if dtype_str not in _TYPES and dtype_str in _ML_DTYPES:
+        _add_ml_dtypes()
     try:
         dtype: np.dtype[Any] = np.dtype(_TYPES[dtype_str])
     except KeyError:
         raise _no_dtype(dtype_str) from None
     return dtype
+
+
+def _add_ml_dtypes() -> None:
+    try:
+        import ml_dtypes
+    except ImportError:
+        return
+    for code, name in _ML_DTYPES.items():
+        if hasattr(ml_dtypes, name):
+            _TYPES.setdefault(code, getattr(ml_dtypes, name))
 
 
 def _no_dtype(code: str) -> DtypeError:
@@ -224,6 +226,14 @@ def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:
             f"Key `{name}` is invalid, expected np.ndarray but received {type(array)}",
             kind="InvalidTensor",
             tensor=name,
+        )
+    if isinstance(array, np.ma.MaskedArray):
+        hint = "give `.filled()`, or `.data` to leave the mask out"
+        raise InvalidTensorError(
+            f"array `{name}` is masked, and a file keeps no mask\nhint: {hint}",
+            kind="InvalidTensor",
+            tensor=name,
+            hint=hint,
         )
     # Not `ascontiguousarray`, which gives a scalar a dimension.
     dense = np.asarray(array, order="C")

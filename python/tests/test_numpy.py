@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import tensorhold
 from tensorhold import SafetensorError, deserialize, safe_open
 from tensorhold import numpy as ours
 
@@ -234,6 +236,7 @@ def test_an_odd_count_of_half_bytes_is_refused() -> None:
 
 def test_types_of_ml_dtypes_are_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ours._TYPES, "BF16", raising=False)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(SafetensorError, match=r"`BF16`.*\nhint: install `ml_dtypes`"):
         ours._getdtype("BF16")
     with pytest.raises(KeyError):
@@ -305,3 +308,30 @@ def test_metadata_is_written_in_one_order() -> None:
     tensors = {"a": np.zeros(1)}
     forward = ours.save(tensors, {key: key for key in keys})
     assert ours.save(tensors, {key: key for key in reversed(keys)}) == forward
+
+
+def test_ml_dtypes_is_imported_when_it_is_needed() -> None:
+    pytest.importorskip("ml_dtypes")
+    code = """
+import sys, tensorhold.numpy as ours
+before = "ml_dtypes" in sys.modules
+print(before, ours._getdtype("BF16"), ours._TYPES["BF16"] is sys.modules["ml_dtypes"].bfloat16)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "bfloat16", "True"]
+
+
+def test_what_programs_add_to_the_table_of_types_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ours._TYPES, "BF16", np.int16)
+    assert ours._getdtype("BF16") == np.int16
+    ours._add_ml_dtypes()
+    assert ours._getdtype("BF16") == np.int16
+
+
+def test_a_masked_array_is_refused_rather_than_unmasked() -> None:
+    masked = np.ma.masked_array([1, 2], [False, True])
+    for save in (ours.save, lambda arrays: tensorhold.save(arrays, "m.safetensors")):
+        with pytest.raises(SafetensorError, match=r"array `m` is masked.*\nhint: .*filled"):
+            save({"m": masked})
+    assert not os.path.exists("m.safetensors")
+    assert ours.load(ours.save({"m": masked.filled(0)}))["m"].tolist() == [1, 0]
