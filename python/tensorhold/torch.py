@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -434,6 +435,7 @@ def _swap_bytes(octets: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _host_bytes(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """A tensor in host memory whose bytes, as they lie, are those that the file takes."""
+    _refuse_without_bytes(name, tensor)
     if tensor.dtype not in _SIZE:
         raise DtypeError(
             f"tensor `{name}` has dtype {tensor.dtype}, which the format cannot hold",
@@ -455,13 +457,44 @@ def _host_bytes(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return _swap_bytes(dense.reshape(-1).view(torch.uint8), dense.dtype).contiguous()
 
 
-def _to_ndarray(tensor: torch.Tensor) -> tuple[npt.NDArray[Any], Any]:
+def _refuse_without_bytes(name: str, tensor: torch.Tensor) -> None:
+    """Raises where `tensor` has no bytes of its elements, one after the other."""
+    _refuse_nested(name, tensor)
+    if tensor.layout != torch.strided:
+        raise _sparse([name])
+    if tensor.device.type == "meta":
+        raise NotImplementedError(
+            f"Cannot copy out of meta tensor; no data! tensor `{name}` is on the meta device\n"
+            "hint: give it numbers first: `.to_empty(device=...)` on its module, then load weights"
+        )
+
+
+def _refuse_nested(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_nested:
+        hint = "give the tensors of `.unbind()`, or `torch.nested.to_padded_tensor`"
+        raise InvalidTensorError(
+            f"tensor `{name}` is nested, and the format holds dense tensors only\nhint: {hint}",
+            kind="InvalidTensor",
+            tensor=name,
+            hint=hint,
+        )
+
+
+def _sparse(names: list[str]) -> ValueError:
+    return ValueError(
+        f"You are trying to save a sparse tensors: `{names}` which this library does not"
+        " support. You can make it a dense tensor before saving with `.to_dense()` but be aware"
+        " this might make a much larger file than needed."
+    )
+
+
+def _to_ndarray(tensor: torch.Tensor, name: str = "") -> tuple[npt.NDArray[Any], Any]:
     """The bytes of `tensor` as they go into a file, and the tensor that keeps them alive."""
     import ctypes
 
     import numpy as np
 
-    dense = _host_bytes("", tensor)
+    dense = _host_bytes(name, tensor)
     address, size_bytes = dense.data_ptr(), dense.nelement() * dense.element_size()
     if address == 0:
         return np.empty(0), 0
@@ -473,7 +506,7 @@ def _tobytes(tensor: torch.Tensor, name: str = "") -> bytes:
     """The bytes of `tensor` as they go into a file."""
     _evaluate_tensors_for_save({name: tensor})
     _check_contiguous(name, tensor)
-    return _to_ndarray(tensor)[0].tobytes()
+    return _to_ndarray(tensor, name)[0].tobytes()
 
 
 def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
@@ -486,14 +519,11 @@ def _evaluate_tensors_for_save(tensors: dict[str, torch.Tensor]) -> None:
             raise ValueError(
                 f"Key `{name}` is invalid, expected torch.Tensor but received {type(tensor)}"
             )
+        _refuse_nested(name, tensor)
         if tensor.layout != torch.strided:
             sparse.append(name)
     if sparse:
-        raise ValueError(
-            f"You are trying to save a sparse tensors: `{sparse}` which this library does not"
-            " support. You can make it a dense tensor before saving with `.to_dense()` but be aware"
-            " this might make a much larger file than needed."
-        )
+        raise _sparse(sparse)
     failing = [names for names in _find_shared_tensors(tensors) if len(names) > 1]
     if failing:
         raise RuntimeError(
@@ -530,7 +560,10 @@ def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor
 def _flatten_as_ptr(
     tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
 ) -> dict[str, TensorSpec]:
-    described = torch_flatten(tensors, keep_alive_buffer)
+    described = None
+    # A tensor without sizes or an address raises there; below it is named.
+    with suppress(RuntimeError):
+        described = torch_flatten(tensors, keep_alive_buffer)
     if described is not None:
         return described
     _evaluate_tensors_for_save(tensors)
