@@ -36,7 +36,7 @@ def save(tensors: dict[str, tf.Tensor], metadata: dict[str, str] | None = None) 
         >>> load(save({"a": tf.range(3)}))["a"].numpy()
         array([0, 1, 2], dtype=int32)
     """
-    return numpy.save(_tf2np(tensors), metadata=metadata)
+    return numpy.save(_host_arrays(tensors), metadata=metadata)
 
 
 def save_file(
@@ -59,7 +59,7 @@ def save_file(
         >>> load_file("ones.safetensors")["a"].dtype
         tf.bfloat16
     """
-    numpy.save_file(_tf2np(tensors), filename, metadata=metadata)
+    numpy.save_file(_host_arrays(tensors), filename, metadata=metadata)
 
 
 def load(data: Buffer) -> dict[str, tf.Tensor]:
@@ -121,7 +121,22 @@ def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
 
 
 def _describe(name: str, tensor: Any) -> tuple[TensorSpec, object]:
+    _refuse_other_dtypes(name, tensor)
     return numpy._describe(name, _to_numpy(tensor))
+
+
+def _host_arrays(tensors: dict[str, tf.Tensor]) -> dict[str, npt.NDArray[Any]]:
+    for name, tensor in tensors.items():
+        _refuse_other_dtypes(name, tensor)
+    return _tf2np(tensors)
+
+
+def _refuse_other_dtypes(name: str, tensor: Any) -> None:
+    """Raises where elements are no numbers: NumPy gives them as objects, and no one knows why."""
+    dtype = getattr(tensor, "dtype", None)
+    if dtype in (tf.string, tf.resource, tf.variant):
+        message = f"tensor `{name}` has dtype {dtype.name}, which the format cannot hold"
+        raise DtypeError(message, kind="UnsupportedDtype", tensor=name)
 
 
 def _np2tf(numpy_dict: dict[str, npt.NDArray[Any]]) -> dict[str, tf.Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from cases import DTYPES, one
 
+import tensorhold
 from tensorhold import SafetensorError, numpy
 from tensorhold import tensorflow as ours
 
@@ -71,3 +72,11 @@ def test_variables_and_scalars_are_saved() -> None:
     loaded = ours.load(ours.save({"v": tf.Variable([1.0, 2.0]), "s": tf.constant(3)}))
     assert loaded["v"].numpy().tolist() == [1.0, 2.0]
     assert loaded["s"].shape == () and int(loaded["s"]) == 3
+
+
+def test_text_is_refused_by_the_name_of_its_dtype() -> None:
+    saves = [ours.save, lambda tensors: tensorhold.save(tensors, "t.safetensors")]
+    for tensor in (tf.constant("a"), tf.constant(["a", "b"])):
+        for save in saves:
+            with pytest.raises(SafetensorError, match="tensor `words` has dtype string"):
+                save({"words": tensor})
