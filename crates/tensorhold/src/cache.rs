@@ -5,7 +5,7 @@
 //! ago is not remembered, since a second write within the clock's tick would look the same.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tensorhold_core::{Header, Rules};
@@ -36,7 +36,7 @@ static CACHE: LazyLock<Mutex<Cache>> = LazyLock::new(Mutex::default);
 
 /// The header of the file with this `identity`, if it was parsed before under the same `rules`.
 pub(crate) fn find(identity: &FileIdentity, rules: Rules) -> Option<Arc<Header>> {
-    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cache = lock()?;
     cache.clock += 1;
     let now = cache.clock;
     let entry = cache.headers.get_mut(&(*identity, rules))?;
@@ -50,7 +50,7 @@ pub(crate) fn remember(identity: FileIdentity, rules: Rules, header: &Arc<Header
     if !(WORTH_BYTES..=CAPACITY_BYTES).contains(&size) || !is_settled(&identity) {
         return;
     }
-    let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(mut cache) = lock() else { return };
     cache.clock += 1;
     let entry = Entry {
         header: Arc::clone(header),
@@ -62,6 +62,16 @@ pub(crate) fn remember(identity: FileIdentity, rules: Rules, header: &Arc<Header
     }
     while cache.size_bytes > CAPACITY_BYTES || cache.headers.len() > MAX_HEADERS {
         cache.forget_oldest();
+    }
+}
+
+/// The cache, unless somebody else has it: nothing waits for what saves time, and a process that was forked while
+/// another thread had it, does without.
+fn lock() -> Option<MutexGuard<'static, Cache>> {
+    match CACHE.try_lock() {
+        Ok(cache) => Some(cache),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 
