@@ -155,7 +155,8 @@ pub(crate) fn torch_flatten<'py>(
     let specs = PyDict::new(py);
     let mut storages = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors.iter() {
-        let Some(described) = describe(torch, &tensor)? else {
+        // A tensor without sizes or an address raises; the front end then says which one it is.
+        let Ok(Some(described)) = describe(torch, &tensor) else {
             return Ok(None);
         };
         if !name.is_instance_of::<PyString>() {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -560,10 +559,7 @@ def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor
 def _flatten_as_ptr(
     tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
 ) -> dict[str, TensorSpec]:
-    described = None
-    # A tensor without sizes or an address raises there; below it is named.
-    with suppress(RuntimeError):
-        described = torch_flatten(tensors, keep_alive_buffer)
+    described = torch_flatten(tensors, keep_alive_buffer)
     if described is not None:
         return described
     _evaluate_tensors_for_save(tensors)
