@@ -26,7 +26,7 @@ def main() -> int:
     if arguments.list:
         print("\n".join(f"{name:24} {ROWS[name].title}" for name in names))
         return 0
-    load = os.getloadavg()[0]
+    load, memory_speed = os.getloadavg()[0], machine.fresh_memory_speed()
     results = []
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -43,6 +43,8 @@ def main() -> int:
             "samples": f"{arguments.samples} of each side, interleaved, each in a fresh process",
             "other programs": f"load {load:.2f} at the start, at most {others:.2f} cores meanwhile"
             + (" (**the machine was busy**)" if load > QUIET_LOAD else ""),
+            "fresh memory": f"{memory_speed:.1f} GB/s at the start,"
+            f" {machine.fresh_memory_speed():.1f} at the end",
             "command": f"`bench/run.sh {shlex.join(sys.argv[1:])}`",
         }
         print(report.write(f"{today}-{arguments.record}", facts, results), file=sys.stderr)

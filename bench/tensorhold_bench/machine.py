@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import numpy
 
 from tensorhold_bench import files
 
 PACKAGES = ["tensorhold", "safetensors", "torch", "numpy", "sentence-transformers"]
+_PROBED_BYTES = 2 << 30
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -25,6 +29,17 @@ def describe() -> dict[str, str]:
         **{package: _version(package) for package in PACKAGES},
         "commit": _commit(),
     }
+
+
+def fresh_memory_speed() -> float:
+    """How many GB/s this machine gives to a program that asks for memory and touches each page.
+
+    On a virtual machine that hands its free memory back to the host this changes from minute to
+    minute, and every work that takes fresh memory or page cache changes with it.
+    """
+    start = time.perf_counter()
+    numpy.empty(_PROBED_BYTES, numpy.uint8)[::4096] = 1
+    return _PROBED_BYTES / (time.perf_counter() - start) / 1e9
 
 
 def busy_seconds() -> float:
