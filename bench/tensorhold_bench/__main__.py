@@ -13,8 +13,9 @@ from tensorhold_bench import machine, report
 from tensorhold_bench.measure import Differ, measure
 from tensorhold_bench.row import ROWS
 
-# One minute's load above which other programs are said to disturb.
+# One minute's load, and cores taken meanwhile, above which other programs are said to disturb.
 QUIET_LOAD = 1.5
+QUIET_CORES = 0.5
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def main() -> int:
         facts = machine.describe() | {
             "samples": f"{arguments.samples} of each side, interleaved, each in a fresh process",
             "other programs": f"load {load:.2f} at the start, at most {others:.2f} cores meanwhile"
-            + (" (**the machine was busy**)" if load > QUIET_LOAD else ""),
+            + (" (**busy**)" if load > QUIET_LOAD or others > QUIET_CORES else ""),
             "fresh memory": f"{memory_speed:.1f} GB/s at the start,"
             f" {machine.fresh_memory_speed():.1f} at the end",
             "command": f"`bench/run.sh {shlex.join(sys.argv[1:])}`",
