@@ -1,6 +1,6 @@
 //! Many files seen as one table of tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 
@@ -87,6 +87,20 @@ impl Checkpoint {
             .iter()
             .map(|file| file.header().data_size())
             .sum()
+    }
+
+    /// The keys of the metadata that have different values in two files, of which [`metadata`](Checkpoint::metadata)
+    /// gives the first.
+    #[must_use]
+    pub fn ambiguous_metadata(&self) -> BTreeSet<&str> {
+        let first = self.metadata();
+        self.files
+            .iter()
+            .filter_map(|file| file.header().metadata())
+            .flat_map(|metadata| metadata.iter())
+            .filter(|(key, value)| first.get(key) != Some(value))
+            .map(|(key, _)| key)
+            .collect()
     }
 
     /// The `__metadata__` of all files, by key; of a key in several, the first file's value.

@@ -37,7 +37,7 @@ pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
-pub use save::{SaveOptions, save_file, save_shards, serialize, shard_target};
+pub use save::{SaveOptions, existing_shards, save_file, save_shards, serialize, shard_target};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
 pub use tensorhold_io::{AtomicFile, Durability, Map, set_interrupt_check};

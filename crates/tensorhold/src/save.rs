@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use tensorhold_core::{
@@ -306,6 +306,44 @@ pub fn shard_target(target: &Path) -> Result<PathBuf> {
     }
     let message = "the target of a sharded save must be a folder, or be named `*.safetensors`";
     Err(Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy()))
+}
+
+/// A file that a sharded save to `target` may replace or remove: the one of that name, its index, or a shard named after
+/// it, of which there can be some without an index. The first by name, if there is any.
+///
+/// # Errors
+/// Those of [`shard_target`]; `Io` if the folder cannot be listed.
+pub fn existing_shards(target: &Path) -> Result<Option<PathBuf>> {
+    let target = &shard_target(target)?;
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(SUFFIX).unwrap_or(&name);
+    let folder = match target.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let cannot = |error| tensorhold_io::io_error(error, folder, "list the folder");
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(cannot)?,
+    };
+    let mut first: Option<OsString> = None;
+    for entry in entries {
+        let found = entry.map_err(cannot)?.file_name();
+        if is_of_save(&found.to_string_lossy(), stem)
+            && first.as_ref().is_none_or(|first| found < *first)
+        {
+            first = Some(found);
+        }
+    }
+    Ok(first.map(|name| target.with_file_name(name)))
+}
+
+/// Whether a file of this name can belong to a save of this stem.
+fn is_of_save(name: &str, stem: &str) -> bool {
+    name.strip_prefix(stem).is_some_and(|rest| {
+        let is_shard = rest.starts_with('-') && rest.contains("-of-") && rest.ends_with(SUFFIX);
+        is_shard || rest == SUFFIX || rest == ".safetensors.index.json"
+    })
 }
 
 /// The shards of an earlier save of the same stem: only names that a sharded save of ours or of Hugging Face gives.
