@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use tensorhold::{
-    Change, Checkpoint, DiffEvent, Dtype, Escaped, Exact, OpenOptions, Rules, TensorChange,
+    Backend, Change, Checkpoint, DiffEvent, Dtype, Escaped, OpenOptions, Rules, TensorChange,
 };
 
-use crate::output::{Done, GOOD, WRONG, print_json, stdout};
+use crate::output::{Done, GOOD, WRONG, counted, note_ambiguous_metadata, print_json, stdout};
 use crate::progress::Progress;
 use crate::{DIFFERENT, FINE};
 
@@ -35,12 +35,17 @@ impl Diff {
     pub(crate) fn run(&self) -> Done {
         let options = OpenOptions {
             rules: Rules::Compatible,
-            ..OpenOptions::default()
+            // A file that is cut while it is compared is to be an error, not a signal.
+            backend: Backend::Pread,
         };
         let (left, right) = (
             Checkpoint::open(&self.left, &options)?,
             Checkpoint::open(&self.right, &options)?,
         );
+        if !self.ignore_metadata {
+            note_ambiguous_metadata(&self.left, &left);
+            note_ambiguous_metadata(&self.right, &right);
+        }
         let mut progress = Progress::new(left.size_bytes());
         let mut lines = Vec::new();
         let mut values = Vec::new();
@@ -61,12 +66,9 @@ impl Diff {
             writeln!(out, "{line}")?;
         }
         if lines.is_empty() {
-            let n_tensors = Exact(left.n_tensors() as u64);
-            let size = Exact(left.size_bytes());
-            writeln!(
-                out,
-                "{GOOD}the same{GOOD:#}: {n_tensors} tensors, {size} bytes"
-            )?;
+            let n_tensors = counted(left.n_tensors() as u64, "tensor");
+            let size = counted(left.size_bytes(), "byte");
+            writeln!(out, "{GOOD}the same{GOOD:#}: {n_tensors}, {size}")?;
         }
         out.flush()?;
         Ok(if lines.is_empty() { FINE } else { DIFFERENT })

@@ -11,7 +11,7 @@ use tensorhold::{
 };
 
 use crate::FINE;
-use crate::output::{BOLD, DIM, Done, error_json, print_json, print_note, stdout};
+use crate::output::{BOLD, DIM, Done, counted, error_json, print_json, print_note, stdout};
 
 /// What fits on a screen beside the summary.
 const SCREEN_ROWS: usize = 40;
@@ -75,7 +75,9 @@ impl Inspect {
             true => show_flat(out, checkpoint),
             false => {
                 let on_screen = std::io::stdout().is_terminal() && !self.all;
-                show_tree(out, &rows(&report, on_screen.then_some(SCREEN_ROWS)))
+                let rows = rows(&report, on_screen.then_some(SCREEN_ROWS));
+                show_tree(out, &rows)?;
+                show_rest(out, &report, &rows)
             }
         }
     }
@@ -102,16 +104,15 @@ fn show_summary(
         n_elements,
         size_bytes,
     } = report.totals;
-    let n_files = checkpoint.files().len();
     writeln!(
         out,
-        "{BOLD}{}{BOLD:#}: {} tensors, {} parameters, {} ({} bytes) in {n_files} {}; {}",
+        "{BOLD}{}{BOLD:#}: {}, {} parameters, {} ({}) in {}; {}",
         Escaped(&path.to_string_lossy()),
-        Exact(n_tensors),
+        counted(n_tensors, "tensor"),
         Count(n_elements),
         Bytes(size_bytes),
-        Exact(size_bytes),
-        if n_files == 1 { "file" } else { "files" },
+        counted(size_bytes, "byte"),
+        counted(checkpoint.files().len() as u64, "file"),
         shares(report),
     )?;
     for (key, value) in checkpoint.metadata() {
@@ -195,6 +196,19 @@ fn show_tree(out: &mut impl Write, rows: &[Row<'_>]) -> Done<()> {
             line.name, line.tensors, line.parameters, line.bytes, line.kind
         )?;
     }
+    Ok(())
+}
+
+/// Says what was left out so that the tree fits.
+fn show_rest(out: &mut impl Write, report: &Report, rows: &[Row<'_>]) -> Done<()> {
+    let n_shown = rows.iter().filter(|row| row.depth == 0).count();
+    let n_closed = rows.iter().filter(|row| row.is_closed).count();
+    let left_out = match (report.modules.len() - n_shown, n_closed) {
+        (0, 0) => return Ok(()),
+        (0, n_closed) => format!("{} closed", counted(n_closed as u64, "module")),
+        (n_more, _) => format!("{} more", counted(n_more as u64, "module")),
+    };
+    writeln!(out, "{DIM}… {left_out}: `--all` shows all{DIM:#}")?;
     Ok(())
 }
 

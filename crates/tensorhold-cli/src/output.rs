@@ -1,10 +1,11 @@
 //! What is printed, and where.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
-use tensorhold::{Error, ErrorKind};
+use tensorhold::{Checkpoint, Error, ErrorKind, Escaped, Exact};
 
 /// What stands out.
 pub(crate) const BOLD: Style = Style::new().bold();
@@ -78,4 +79,25 @@ pub(crate) fn print_error(error: &Error) {
 pub(crate) fn print_note(note: &str) {
     // As for errors.
     let _ = writeln!(anstream::stderr(), "{BOLD}note:{BOLD:#} {note}");
+}
+
+/// Says which texts of a checkpoint's metadata count only as its first file has them.
+pub(crate) fn note_ambiguous_metadata(path: &Path, checkpoint: &Checkpoint) {
+    let path = path.to_string_lossy();
+    for key in checkpoint.ambiguous_metadata() {
+        print_note(&format!(
+            "{}: the files differ in the metadata `{}`; the first file's counts",
+            Escaped(&path),
+            Escaped(key)
+        ));
+    }
+}
+
+/// A count with its noun: `1 tensor`, `90,305 tensors`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!(
+        "{} {noun}{}",
+        Exact(count),
+        if count == 1 { "" } else { "s" }
+    )
 }

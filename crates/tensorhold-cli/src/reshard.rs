@@ -7,7 +7,7 @@ use clap::Args;
 use tensorhold::{Checkpoint, Error, ErrorKind, Escaped, OpenOptions, SaveOptions, parse_bytes};
 
 use crate::FINE;
-use crate::output::{Done, stdout};
+use crate::output::{Done, note_ambiguous_metadata, stdout};
 use crate::progress::Progress;
 
 /// Writes a checkpoint in shards, with the index that names them
@@ -45,10 +45,12 @@ impl Shard {
     pub(crate) fn run(&self) -> Done {
         let source = Checkpoint::open(&self.source, &OpenOptions::default())?;
         let target = tensorhold::shard_target(&self.target)?;
-        if !self.force {
-            refuse_existing(&target)?;
-            refuse_existing(&target.with_extension("safetensors.index.json"))?;
+        if !self.force
+            && let Some(existing) = tensorhold::existing_shards(&target)?
+        {
+            return Err(is_there(&existing).into());
         }
+        note_ambiguous_metadata(&self.source, &source);
         let mut progress = Progress::new(source.size_bytes());
         let options = SaveOptions::default();
         let written = tensorhold::shard(&source, &target, self.max_size, &options, &mut |bytes| {
@@ -67,9 +69,10 @@ impl Shard {
 impl Merge {
     pub(crate) fn run(&self) -> Done {
         let source = Checkpoint::open(&self.source, &OpenOptions::default())?;
-        if !self.force {
-            refuse_existing(&self.target)?;
+        if !self.force && self.target.symlink_metadata().is_ok() {
+            return Err(is_there(&self.target).into());
         }
+        note_ambiguous_metadata(&self.source, &source);
         let mut progress = Progress::new(source.size_bytes());
         let options = SaveOptions::default();
         tensorhold::merge(&source, &self.target, &options, &mut |bytes| {
@@ -83,11 +86,8 @@ impl Merge {
     }
 }
 
-fn refuse_existing(path: &Path) -> Result<(), Error> {
-    match path.symlink_metadata().is_ok() {
-        true => Err(Error::new(ErrorKind::InvalidArgument, "is there already")
-            .with_file(path.to_string_lossy())
-            .with_hint("give `--force` to replace it")),
-        false => Ok(()),
-    }
+fn is_there(path: &Path) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "is there already")
+        .with_file(path.to_string_lossy())
+        .with_hint("give `--force` to replace it")
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tensorhold::{Bytes, Escaped, Exact, Outcome, Rules, Verdict, VerifyEvent};
+use tensorhold::{Bytes, Escaped, Outcome, Rules, Verdict, VerifyEvent};
 
-use crate::output::{Done, GOOD, WRONG, error_json, print_json, stdout};
+use crate::output::{Done, GOOD, WRONG, counted, error_json, print_json, stdout};
 use crate::progress::Progress;
 use crate::{DIFFERENT, FAILED, FINE};
 
@@ -73,14 +73,9 @@ fn show(verdict: &Verdict) -> Done<()> {
     match &verdict.found {
         Ok(holding) => writeln!(
             out,
-            "{GOOD}ok{GOOD:#}     {}: {} {}, {}",
+            "{GOOD}ok{GOOD:#}     {}: {}, {}",
             Escaped(&verdict.path.to_string_lossy()),
-            Exact(holding.n_tensors),
-            if holding.n_tensors == 1 {
-                "tensor"
-            } else {
-                "tensors"
-            },
+            counted(holding.n_tensors, "tensor"),
             Bytes(holding.size_bytes)
         )?,
         Err(error) => {

@@ -250,6 +250,65 @@ fn nothing_is_replaced_without_force() {
 }
 
 #[test]
+fn shards_without_an_index_are_not_replaced_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = model(folder.path());
+    let shards = folder.path().join("shards");
+    fs::create_dir(&shards).unwrap();
+    let precious = shards.join("model-00001-of-00002.safetensors");
+    fs::write(&precious, "precious").unwrap();
+    let arguments = [
+        "shard",
+        &file,
+        shards.to_str().unwrap(),
+        "--max-size",
+        "1600",
+    ];
+    let (code, shown) = run(&arguments);
+    assert_eq!(code, 2);
+    assert_eq!(
+        shown,
+        format!(
+            "error: {}: is there already\nhint: give `--force` to replace it\n",
+            precious.display()
+        )
+    );
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+
+    let other = shards.join("other.safetensors");
+    let other = other.to_str().unwrap();
+    assert_eq!(run(&["shard", &file, other, "--max-size", "1600"]).0, 0);
+    assert_eq!(run(&[&arguments[..], &["--force"]].concat()).0, 0);
+}
+
+#[test]
+fn metadata_that_cannot_be_kept_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = folder.path().join("parts");
+    fs::create_dir(&parts).unwrap();
+    for (name, step) in [("a", "1"), ("b", "2")] {
+        let tensors: [(&str, Dtype, &[u64]); 1] = [(name, Dtype::U8, &[1])];
+        let metadata = [("format", "pt"), ("step\u{1b}", step)];
+        save(
+            &parts.join(format!("{name}.safetensors")),
+            &tensors,
+            &metadata,
+            0,
+        );
+    }
+    let parts = parts.to_str().unwrap();
+    let merged = folder.path().join("merged.safetensors");
+    let output = tensorhold(&["merge", parts, merged.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        format!(
+            "note: {parts}: the files differ in the metadata `step\\u{{1b}}`; the first file's counts\n"
+        )
+    );
+}
+
+#[test]
 fn diff_names_every_difference() {
     let folder = tempfile::tempdir().unwrap();
     let shape: &[u64] = &[2, 3];
@@ -353,4 +412,56 @@ fn colour_is_for_terminals() {
     let path = model(folder.path());
     let output = tensorhold(&["inspect", &path]);
     assert!(!output.stdout.contains(&0x1b));
+}
+
+/// What `arguments` print on a terminal.
+#[cfg(target_os = "linux")]
+fn on_terminal(arguments: &str, no_colour: bool) -> String {
+    let command = format!("{} {arguments}", env!("CARGO_BIN_EXE_tensorhold"));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    script.env("TERM", "xterm").env_remove("NO_COLOR");
+    if no_colour {
+        script.env("NO_COLOR", "1");
+    }
+    let output = script.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_gets_colour_unless_no_color_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    assert!(on_terminal(&format!("verify {path}"), false).contains('\u{1b}'));
+    assert_eq!(
+        on_terminal(&format!("verify {path}"), true),
+        format!("ok     {path}: 9 tensors, 2.18 kB\n")
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_screen_of_modules_says_what_it_leaves_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |names: Vec<String>, last: &str| {
+        let tensors: Vec<(&str, Dtype, &[u64])> = names
+            .iter()
+            .map(|name| (name.as_str(), Dtype::U8, &[1u64][..]))
+            .collect();
+        let path = save(&folder.path().join("x.safetensors"), &tensors, &[], 0);
+        let shown = on_terminal(&format!("inspect {path}"), true);
+        assert_eq!(shown.lines().last(), Some(last), "{shown}");
+        let whole = on_terminal(&format!("inspect --all {path}"), true);
+        assert!(!whole.contains('…'), "{whole}");
+    };
+    check(
+        (0..60).map(|n| format!("block_{n}.weight")).collect(),
+        "… 20 modules more: `--all` shows all",
+    );
+    check(
+        (0..60).map(|n| format!("{}.block_{n}", n / 30)).collect(),
+        "… 1 module closed: `--all` shows all",
+    );
 }
