@@ -57,7 +57,7 @@ impl fmt::Display for ByteRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Extent {
     /// The index of the file in the checkpoint's list of files.
-    pub file: u32,
+    pub file: usize,
     /// The bytes, counted from the start of that file.
     pub range: ByteRange,
 }

@@ -30,6 +30,7 @@ mod escape;
 mod extent;
 mod header;
 mod index;
+mod plan;
 mod shape;
 mod slice;
 mod sniff;
@@ -45,6 +46,7 @@ pub use header::{
     TensorInfo, TensorSpec, header_length, layout,
 };
 pub use index::ShardIndex;
+pub use plan::{Cut, LoadPlan, Piece, Place, Request, Task, Tasks};
 pub use shape::{n_elements, shape_size_bytes};
 pub use slice::{BitRuns, Bounds, Index, Loop, Runs, Selection, Strided};
 pub use sniff::{Foreign, sniff};

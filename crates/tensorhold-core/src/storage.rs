@@ -1,6 +1,7 @@
 //! The two ends of the path: where bytes are read from, and where they are written to.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::extent::ByteRange;
 
 /// Where the bytes of one file lie: a mapped or open file, memory, an object in a store.
 pub trait Source: Send + Sync {
@@ -16,6 +17,25 @@ pub trait Source: Send + Sync {
     /// The whole file, where its bytes can be seen in place; `None` where they must be read.
     fn as_bytes(&self) -> Option<&[u8]> {
         None
+    }
+
+    /// Shows `use_` the bytes from `range.start` to `range.end`, where they can be seen in place for a moment; `false`
+    /// if they must be read.
+    ///
+    /// # Errors
+    /// `Truncated` if the file ends before `range` does.
+    fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let Some(bytes) = self.as_bytes() else {
+            return Ok(false);
+        };
+        let shown = usize::try_from(range.start)
+            .ok()
+            .zip(usize::try_from(range.end).ok())
+            .and_then(|(start, end)| bytes.get(start..end));
+        let shown =
+            shown.ok_or_else(|| Error::truncated(range.start, range.len(), bytes.len() as u64))?;
+        use_(shown);
+        Ok(true)
     }
 }
 
@@ -37,9 +57,7 @@ impl Source for [u8] {
         let bytes = usize::try_from(position)
             .ok()
             .and_then(|start| self.get(start..start.checked_add(into.len())?))
-            .ok_or_else(|| {
-                crate::error::Error::truncated(position, into.len() as u64, self.size_bytes())
-            })?;
+            .ok_or_else(|| Error::truncated(position, into.len() as u64, self.size_bytes()))?;
         into.copy_from_slice(bytes);
         Ok(())
     }

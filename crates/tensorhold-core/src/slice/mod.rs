@@ -5,6 +5,7 @@
 //! walk over the tensor's bytes that visits them in the order of the result. It takes the same few
 //! words however large the tensor is.
 
+mod cut;
 mod gather;
 mod resolve;
 mod runs;
@@ -15,6 +16,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::extent::ByteRange;
 
+pub(crate) use cut::Closeness;
 pub use runs::{BitRuns, Runs};
 
 /// One part of an index, such as the `2:` or the `-1` of `[2:, -1]`.
@@ -150,6 +152,18 @@ impl Selection {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.loops.is_empty() && self.size_bytes == self.tensor_bytes
+    }
+
+    /// The size of the tensor in bytes.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> u64 {
+        self.tensor_bytes
+    }
+
+    /// Whether the result's bytes lie side by side in the tensor.
+    #[must_use]
+    pub fn is_run(&self) -> bool {
+        self.loops.is_empty() && self.is_byte_aligned()
     }
 
     /// Whether every run begins and ends on a byte, as it does for all types of whole bytes.

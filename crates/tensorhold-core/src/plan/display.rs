@@ -1,0 +1,54 @@
+//! Plans for people to read.
+
+use core::fmt;
+
+use super::load::LoadPlan;
+use crate::escape::Escaped;
+use crate::extent::ByteRange;
+
+/// One line a request: which bytes of which file, what they are, where they go. Then the sums.
+impl fmt::Display for LoadPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for request in self.requests() {
+            let tensor = self.tensor(request);
+            let start = self.position(request);
+            let (span, shape) = match &request.selection {
+                Some(selection) => (selection.span(), selection.shape()),
+                None => (ByteRange::new(0, tensor.size_bytes()), tensor.shape),
+            };
+            writeln!(
+                f,
+                "{} {}..{}: {} {} {shape:?}{} -> buffer {} at {}, {} bytes",
+                Escaped(self.file_name(request.file)),
+                start + span.start,
+                start + span.end,
+                Escaped(tensor.name),
+                tensor.dtype,
+                OfWhole(request.selection.as_ref().map(|_| tensor.shape)),
+                request.place.buffer,
+                request.place.offset,
+                self.size_of(request),
+            )?;
+        }
+        write!(
+            f,
+            "{} requests, {} files, {} buffers, {} bytes",
+            self.requests().len(),
+            self.n_files(),
+            self.buffers().len(),
+            self.size_bytes()
+        )
+    }
+}
+
+/// The shape of the tensor that only a part is wanted of.
+struct OfWhole<'a>(Option<&'a [u64]>);
+
+impl fmt::Display for OfWhole<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(shape) => write!(f, " of {shape:?}"),
+            None => Ok(()),
+        }
+    }
+}
