@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tensorhold_core::{
-    Bounds, Cut, Dtype, Header, Index, LayoutOptions, LoadPlan, Place, Rules, Selection, Tasks,
-    TensorSpec, layout,
+    Bounds, Cut, Dtype, Header, Index, LayoutOptions, LoadPlan, Place, Request, Rules, Selection,
+    Tasks, TensorSpec, layout,
 };
 
 /// A file of random bytes in memory.
@@ -113,7 +113,7 @@ proptest! {
             let mut sliced = vec![0; selection.size_bytes() as usize];
             selection.gather(bytes, &mut sliced);
             expected.push(sliced);
-            plan.add_part(file, tensor, selection).unwrap();
+            plan.add_new(Request::whole(file, tensor).part(selection)).unwrap();
         }
         let tasks = plan.tasks(|file| if file == 0 { cuts.0 } else { cuts.1 }).unwrap();
         let filled = carry_out(&plan, &tasks, &files);
@@ -136,7 +136,7 @@ proptest! {
         let mut plan = LoadPlan::new();
         plan.add_file("x", Arc::clone(&sample.header));
         for tensor in 0..shapes.len() {
-            plan.add_whole(0, tensor).unwrap();
+            plan.add_new(Request::whole(0, tensor)).unwrap();
         }
         let tasks = plan.tasks(|_| cut).unwrap();
         let stretches = tasks.stretches(n_workers);
@@ -183,7 +183,7 @@ fn long_runs_are_cut_where_the_file_is_aligned() {
     let sample = file(&[(Dtype::U8, vec![100_000])], 7);
     let mut plan = LoadPlan::new();
     plan.add_file("x", Arc::clone(&sample.header));
-    plan.add_whole(0, 0).unwrap();
+    plan.add_new(Request::whole(0, 0)).unwrap();
     let cut = Cut {
         piece_bytes: 32 << 10,
         window_bytes: 0,
@@ -207,8 +207,10 @@ fn several_tensors_fill_one_buffer() {
     let mut plan = LoadPlan::new();
     plan.add_file("x", Arc::clone(&sample.header));
     let buffer = plan.add_buffer(7);
-    plan.add(0, 1, None, Place { buffer, offset: 0 }).unwrap();
-    plan.add(0, 0, None, Place { buffer, offset: 4 }).unwrap();
+    plan.add(Request::whole(0, 1).at(Place { buffer, offset: 0 }))
+        .unwrap();
+    plan.add(Request::whole(0, 0).at(Place { buffer, offset: 4 }))
+        .unwrap();
     let cut = Cut {
         piece_bytes: 2,
         window_bytes: 9,
@@ -228,7 +230,7 @@ fn overlap_holes_and_want_of_room_are_refused() {
         plan.add_file("x", Arc::clone(&sample.header));
         let buffer = plan.add_buffer(buffer_bytes);
         for &(tensor, offset) in places {
-            if let Err(error) = plan.add(0, tensor, None, Place { buffer, offset }) {
+            if let Err(error) = plan.add(Request::whole(0, tensor).at(Place { buffer, offset })) {
                 return error.to_string();
             }
         }
@@ -269,8 +271,8 @@ fn a_plan_prints_what_goes_where() {
         step: None,
     };
     let selection = Selection::resolve(Dtype::F32, &[4, 2], &[rows], Bounds::Clamped).unwrap();
-    plan.add_part(0, 0, selection).unwrap();
-    plan.add_whole(0, 0).unwrap();
+    plan.add_new(Request::whole(0, 0).part(selection)).unwrap();
+    plan.add_new(Request::whole(0, 0)).unwrap();
     assert_eq!(
         plan.to_string(),
         format!(
@@ -283,4 +285,36 @@ fn a_plan_prints_what_goes_where() {
             start + 32
         )
     );
+}
+
+#[test]
+fn a_cast_is_cut_between_elements_and_fills_its_own_width() {
+    // The first tensor puts the second on an odd position of the file.
+    let sample = file(&[(Dtype::BF16, vec![50_000]), (Dtype::U8, vec![1])], 3);
+    let mut plan = LoadPlan::new();
+    plan.add_file("x", Arc::clone(&sample.header));
+    plan.add_new(Request::whole(0, 0).cast(Dtype::F32)).unwrap();
+    plan.add_new(Request::whole(0, 0).cast(Dtype::BF16))
+        .unwrap();
+    assert_eq!(plan.buffers(), [200_000, 100_000]);
+    let cut = Cut {
+        piece_bytes: 9_999,
+        window_bytes: 9_999,
+        max_gap_bytes: 0,
+    };
+    let tasks = plan.tasks(|_| cut).unwrap();
+    let (cast, kept): (Vec<_>, Vec<_>) = tasks
+        .all_pieces()
+        .iter()
+        .partition(|piece| piece.cast.is_some());
+    assert!(cast.len() > 1 && kept.len() > 1);
+    for piece in cast {
+        assert_eq!(piece.range.len() % 2, 0);
+        assert_eq!(piece.place.len(), piece.range.len() * 2);
+        assert_eq!(piece.cast, Some(Dtype::F32));
+    }
+    let odd = plan
+        .add_new(Request::whole(0, 1).cast(Dtype::F4))
+        .unwrap_err();
+    assert_eq!(odd.message(), "U8 cannot be cast to F4 on the way");
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::load::LoadPlan;
+use crate::dtype::Dtype;
 use crate::escape::Escaped;
 use crate::extent::ByteRange;
 
@@ -18,12 +19,13 @@ impl fmt::Display for LoadPlan {
             };
             writeln!(
                 f,
-                "{} {}..{}: {} {} {shape:?}{} -> buffer {} at {}, {} bytes",
+                "{} {}..{}: {} {}{} {shape:?}{} -> buffer {} at {}, {} bytes",
                 Escaped(self.file_name(request.file)),
                 start + span.start,
                 start + span.end,
                 Escaped(tensor.name),
                 tensor.dtype,
+                Becoming(request.dtype.filter(|&dtype| dtype != tensor.dtype)),
                 OfWhole(request.selection.as_ref().map(|_| tensor.shape)),
                 request.place.buffer,
                 request.place.offset,
@@ -48,6 +50,18 @@ impl fmt::Display for OfWhole<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(shape) => write!(f, " of {shape:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The dtype that elements are cast to.
+struct Becoming(Option<Dtype>);
+
+impl fmt::Display for Becoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(dtype) => write!(f, " as {dtype}"),
             None => Ok(()),
         }
     }

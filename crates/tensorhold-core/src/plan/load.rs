@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::tasks::{Cut, Tasks};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::ByteRange;
 use crate::header::{Header, TensorInfo};
@@ -19,13 +20,13 @@ use crate::slice::Selection;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tensorhold_core::{Header, LoadPlan, Rules};
+/// use tensorhold_core::{Header, LoadPlan, Request, Rules};
 ///
 /// let text = br#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
 /// let header = Arc::new(Header::parse(text.to_vec(), 8 + 54 + 8, Rules::Strict)?);
 /// let mut plan = LoadPlan::new();
 /// let file = plan.add_file("a.safetensors", header);
-/// plan.add_whole(file, 0)?;
+/// plan.add_new(Request::whole(file, 0))?;
 /// assert_eq!((plan.size_bytes(), plan.buffers()), (8, &[8][..]));
 /// # Ok::<(), tensorhold_core::Error>(())
 /// ```
@@ -51,17 +52,72 @@ pub struct Request {
     pub tensor: usize,
     /// What of the tensor is wanted; all of it where there is none.
     pub selection: Option<Box<Selection>>,
+    /// What its elements are to become; they stay what they are where there is none.
+    pub dtype: Option<Dtype>,
     /// Where it goes.
     pub place: Place,
 }
 
 /// A place in a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
     /// The buffer, as [`LoadPlan::add_buffer`] numbered it.
     pub buffer: usize,
     /// The first byte in it.
     pub offset: u64,
+}
+
+impl Request {
+    /// All of tensor number `tensor` of `file`, as it is, at the first byte of the first buffer.
+    #[must_use]
+    pub fn whole(file: usize, tensor: usize) -> Request {
+        Request {
+            file,
+            tensor,
+            selection: None,
+            dtype: None,
+            place: Place::default(),
+        }
+    }
+
+    /// The same with a part of the tensor only.
+    #[must_use]
+    pub fn part(mut self, selection: Selection) -> Request {
+        self.selection = (!selection.is_whole()).then(|| Box::new(selection));
+        self
+    }
+
+    /// The same with its elements cast.
+    #[must_use]
+    pub fn cast(mut self, dtype: Dtype) -> Request {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// The same at another place.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Request {
+        self.place = place;
+        self
+    }
+
+    /// The bytes that it takes in its buffer.
+    fn size_in(&self, tensor: &TensorInfo<'_>) -> u64 {
+        let size_bytes = match &self.selection {
+            Some(selection) => selection.size_bytes(),
+            None => tensor.size_bytes(),
+        };
+        match self.casts_from(tensor) {
+            Some((from, to)) => (size_bytes / u64::from(from)).saturating_mul(to.into()),
+            None => size_bytes,
+        }
+    }
+
+    /// The bytes of an element before and after the cast, if there is one.
+    pub(super) fn casts_from(&self, tensor: &TensorInfo<'_>) -> Option<(u32, u32)> {
+        let dtype = self.dtype.filter(|&dtype| dtype != tensor.dtype)?;
+        tensor.dtype.width_bytes().zip(dtype.width_bytes())
+    }
 }
 
 impl LoadPlan {
@@ -86,39 +142,15 @@ impl LoadPlan {
         self.buffers.len() - 1
     }
 
-    /// Wants tensor number `tensor` of `file`, or a part of it, at `place`.
+    /// Wants `request`.
     ///
     /// # Errors
-    /// `InvalidArgument` if there is no such file, tensor or buffer, if the selection was made for a tensor of another size, or if
-    /// the buffer has no room for it at that place.
-    pub fn add(
-        &mut self,
-        file: usize,
-        tensor: usize,
-        selection: Option<Selection>,
-        place: Place,
-    ) -> Result<()> {
-        let request = Request {
-            file,
-            tensor,
-            selection: selection
-                .filter(|selection| !selection.is_whole())
-                .map(Box::new),
-            place,
-        };
-        let info = self.known(file, tensor)?;
-        if let Some(selection) = &request.selection
-            && selection.tensor_bytes() != info.size_bytes()
-        {
-            return Err(invalid(format!(
-                "the selection is of a tensor of {} bytes, not of {}",
-                selection.tensor_bytes(),
-                info.size_bytes()
-            ))
-            .with_tensor(info.name));
-        }
+    /// `InvalidArgument` if there is no such file, tensor or buffer, if the selection was made for a tensor of another size, if
+    /// the cast is from or to elements that are no whole bytes, or if the buffer has no room at that place.
+    pub fn add(&mut self, request: Request) -> Result<()> {
+        let info = self.check(&request)?;
         let size_bytes = request.size_in(&info);
-        let Place { buffer, offset } = place;
+        let Place { buffer, offset } = request.place;
         let room = self.buffers.get(buffer).copied();
         let room = room.and_then(|room| room.checked_sub(offset));
         if room.is_none_or(|room| room < size_bytes) {
@@ -129,25 +161,39 @@ impl LoadPlan {
         Ok(())
     }
 
-    /// Wants all of tensor number `tensor` of `file` in a buffer of its own, and gives the buffer's number.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if there is no such file or tensor.
-    pub fn add_whole(&mut self, file: usize, tensor: usize) -> Result<usize> {
-        let size_bytes = self.known(file, tensor)?.size_bytes();
-        let buffer = self.add_buffer(size_bytes);
-        self.add(file, tensor, None, Place { buffer, offset: 0 })?;
-        Ok(buffer)
-    }
-
-    /// Wants a part of tensor number `tensor` of `file` in a buffer of its own, and gives the buffer's number.
+    /// Wants `request` in a buffer of its own, and gives the buffer's number.
     ///
     /// # Errors
     /// As [`add`](LoadPlan::add).
-    pub fn add_part(&mut self, file: usize, tensor: usize, selection: Selection) -> Result<usize> {
-        let buffer = self.add_buffer(selection.size_bytes());
-        self.add(file, tensor, Some(selection), Place { buffer, offset: 0 })?;
+    pub fn add_new(&mut self, request: Request) -> Result<usize> {
+        let info = self.check(&request)?;
+        let size_bytes = request.size_in(&info);
+        let buffer = self.add_buffer(size_bytes);
+        self.requests.push(request.at(Place { buffer, offset: 0 }));
         Ok(buffer)
+    }
+
+    fn check(&self, request: &Request) -> Result<TensorInfo<'_>> {
+        let info = self.known(request.file, request.tensor)?;
+        let refuse = |message: String| Err(invalid(message).with_tensor(info.name));
+        if let Some(selection) = &request.selection
+            && selection.tensor_bytes() != info.size_bytes()
+        {
+            return refuse(format!(
+                "the selection is of a tensor of {} bytes, not of {}",
+                selection.tensor_bytes(),
+                info.size_bytes()
+            ));
+        }
+        if request.size_in(&info) == u64::MAX {
+            return refuse("the result takes over 2^64 bytes".to_string());
+        }
+        match request.dtype {
+            Some(dtype) if dtype != info.dtype && request.casts_from(&info).is_none() => refuse(
+                format!("{} cannot be cast to {dtype} on the way", info.dtype),
+            ),
+            _ => Ok(info),
+        }
     }
 
     /// What is wanted, in the order in which it was added.
@@ -187,13 +233,13 @@ impl LoadPlan {
             .expect("a request is added only for a tensor that is there")
     }
 
-    /// The bytes of `request` in its buffer.
+    /// The bytes that `request` takes in its buffer.
     #[must_use]
     pub fn size_of(&self, request: &Request) -> u64 {
         request.size_in(&self.tensor(request))
     }
 
-    /// The bytes that are wanted.
+    /// The bytes that are wanted, as they are in the buffers.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.requests
@@ -260,15 +306,6 @@ impl LoadPlan {
             }
         }
         Ok(())
-    }
-}
-
-impl Request {
-    fn size_in(&self, tensor: &TensorInfo<'_>) -> u64 {
-        match &self.selection {
-            Some(selection) => selection.size_bytes(),
-            None => tensor.size_bytes(),
-        }
     }
 }
 

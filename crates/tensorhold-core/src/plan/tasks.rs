@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::load::{LoadPlan, Request};
+use crate::dtype::Dtype;
 use crate::extent::{ByteRange, Extent};
 use crate::slice::{Closeness, Selection};
 
@@ -50,6 +51,8 @@ pub struct Piece {
     pub place: ByteRange,
     /// Which of the tensor's bytes those are; all of `range` where there is none.
     pub selection: Option<Box<Selection>>,
+    /// What its elements become on the way, if something else.
+    pub cast: Option<Dtype>,
 }
 
 /// A plan that is ready to be carried out.
@@ -156,32 +159,45 @@ fn add_pieces(
     cut: Cut,
     pieces: &mut Vec<Piece>,
 ) {
+    let info = plan.tensor(request);
     let tensor = plan.position(request);
+    let cast = request.casts_from(&info);
+    let (from, to) = cast.unwrap_or((1, 1));
+    let in_place = |at: u64| request.place.offset + at / u64::from(from) * u64::from(to);
     let mut add = |range: ByteRange, at: u64, size_bytes: u64, selection| {
-        let start = request.place.offset + at;
         pieces.push(Piece {
             request: number,
             range,
             buffer: request.place.buffer,
-            place: ByteRange::new(start, start + size_bytes),
+            place: ByteRange::new(in_place(at), in_place(at + size_bytes)),
             selection,
+            cast: request.dtype.filter(|_| cast.is_some()),
         });
     };
+    // What is cast comes by way of a window.
+    let piece_bytes = match cast {
+        Some(_) => cut.piece_bytes.min(cut.window_bytes),
+        None => cut.piece_bytes,
+    };
+    let run_cut = RunCut {
+        piece_bytes,
+        unit: from.into(),
+    };
     let Some(selection) = &request.selection else {
-        let range = ByteRange::new(tensor, tensor + plan.size_of(request));
-        return for_each_cut(range, cut, |part| {
+        let range = ByteRange::new(tensor, tensor + info.size_bytes());
+        return run_cut.for_each(range, |part| {
             add(part, part.start - range.start, part.len(), None);
         });
     };
     let closeness = Closeness {
-        max_span: cut.piece_bytes,
+        max_span: piece_bytes,
         max_gap: cut.max_gap_bytes,
     };
     selection.cut(closeness, &mut |at, part| {
         let span = part.span();
         let range = ByteRange::new(tensor + span.start, tensor + span.end);
         if part.is_run() {
-            for_each_cut(range, cut, |cut| {
+            run_cut.for_each(range, |cut| {
                 add(cut, at + (cut.start - range.start), cut.len(), None);
             });
         } else {
@@ -190,25 +206,33 @@ fn add_pieces(
     });
 }
 
-/// Cuts bytes that lie side by side into pieces.
-fn for_each_cut(range: ByteRange, cut: Cut, mut take: impl FnMut(ByteRange)) {
-    let mut start = range.start;
-    while start < range.end {
-        let end = piece_end(start, range.end, cut.piece_bytes);
-        take(ByteRange::new(start, end));
-        start = end;
-    }
+/// How bytes that lie side by side are cut.
+#[derive(Clone, Copy)]
+struct RunCut {
+    piece_bytes: u64,
+    /// A piece is a whole number of so many bytes.
+    unit: u64,
 }
 
-/// Where the piece from `start` on ends: on a boundary of the file, if there is one within reach.
-fn piece_end(start: u64, end: u64, piece_bytes: u64) -> u64 {
-    let piece_bytes = piece_bytes.max(1);
-    if end - start <= piece_bytes {
-        return end;
+impl RunCut {
+    fn for_each(self, range: ByteRange, mut take: impl FnMut(ByteRange)) {
+        let mut start = range.start;
+        while start < range.end {
+            let end = self.end(start, range.end);
+            take(ByteRange::new(start, end));
+            start = end;
+        }
     }
-    let reach = start + piece_bytes;
-    match reach - reach % BOUNDARY_BYTES {
-        boundary if boundary > start => boundary,
-        _ => reach,
+
+    /// Where the piece from `start` on ends: on a boundary of the file, if there is one within reach.
+    fn end(self, start: u64, end: u64) -> u64 {
+        let reach = self.piece_bytes.max(self.unit);
+        if end - start <= reach {
+            return end;
+        }
+        let boundary = (start + reach) / BOUNDARY_BYTES * BOUNDARY_BYTES;
+        let len = boundary.checked_sub(start).filter(|&len| len >= self.unit);
+        let len = len.unwrap_or(reach);
+        start + len / self.unit * self.unit
     }
 }
