@@ -23,6 +23,7 @@
 //! for space, the recognition of network file systems (macOS has it) and, on Windows, modes and owners.
 
 mod atomic;
+mod buffer;
 mod error;
 mod interrupt;
 mod live;
@@ -30,10 +31,13 @@ mod map;
 mod open;
 mod platform;
 mod pread;
+mod reading;
 
 pub use atomic::{AtomicFile, Durability};
+pub use buffer::{Buffer, Part, release_pool, set_pool_limit};
 pub use error::io_error;
 pub use interrupt::set_interrupt_check;
 pub use map::Map;
 pub use open::{FileIdentity, identity, is_network, open_regular};
 pub use pread::Pread;
+pub use reading::{Access, Reading, Way};

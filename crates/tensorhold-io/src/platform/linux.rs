@@ -1,11 +1,15 @@
 //! Linux and Android.
 
+mod memory;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, XattrFlags};
 use rustix::io::Errno;
+
+pub(crate) use memory::*;
 
 /// The numbers of network, cluster and user-space file systems.
 ///

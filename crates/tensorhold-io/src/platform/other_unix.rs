@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::ptr::NonNull;
 
 #[cfg(target_vendor = "apple")]
 pub(crate) fn is_network(file: &File) -> bool {
@@ -34,3 +35,12 @@ pub(crate) fn access_list(_path: &Path) -> Option<Vec<u8>> {
 pub(crate) fn set_access_list(_file: &File, _list: &[u8]) -> io::Result<()> {
     Ok(())
 }
+
+/// The size of pages is the system's choice here.
+pub(crate) fn prefer_huge_pages(_start: NonNull<u8>, _size_bytes: usize) {}
+
+/// Pages are given back with the whole map.
+///
+/// # Safety
+/// None is needed; it has the contract of the systems that do it.
+pub(crate) unsafe fn discard_memory(_start: NonNull<u8>, _size_bytes: usize) {}

@@ -1,5 +1,7 @@
 //! What all Unixes share.
 
+mod memory;
+
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -13,6 +15,8 @@ use rustix::io::Errno;
 
 use crate::interrupt;
 use crate::open::FileIdentity;
+
+pub(crate) use memory::*;
 
 /// How often a writer looks for the reader of its FIFO.
 const WAIT_FOR_READER: Duration = Duration::from_millis(20);

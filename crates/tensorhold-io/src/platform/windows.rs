@@ -4,6 +4,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::windows::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::ptr::NonNull;
 
 use crate::open::FileIdentity;
 
@@ -114,3 +115,16 @@ pub(crate) fn no_space() -> io::Error {
     const DISK_FULL: i32 = 112;
     io::Error::from_raw_os_error(DISK_FULL)
 }
+
+/// Memory comes from Rust's allocator here.
+pub(crate) fn map_memory(_size_bytes: usize, _alignment: usize) -> io::Result<NonNull<u8>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// # Safety
+/// None is needed, as nothing is mapped here; it has the contract of the systems that do it.
+pub(crate) unsafe fn unmap_memory(_start: NonNull<u8>, _size_bytes: usize) {}
+
+/// # Safety
+/// None is needed, as nothing is mapped here; it has the contract of the systems that do it.
+pub(crate) unsafe fn discard_memory(_start: NonNull<u8>, _size_bytes: usize) {}
