@@ -27,3 +27,11 @@ pub(crate) fn check() -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Asks whether the work of this process is to end, for who waits rather than reads.
+///
+/// # Errors
+/// `Interrupted` if it is.
+pub fn check_interrupt() -> Result<()> {
+    check()
+}

@@ -36,7 +36,7 @@ mod reading;
 pub use atomic::{AtomicFile, Durability};
 pub use buffer::{Buffer, Part, release_pool, set_pool_limit};
 pub use error::io_error;
-pub use interrupt::set_interrupt_check;
+pub use interrupt::{check_interrupt, set_interrupt_check};
 pub use map::Map;
 pub use open::{FileIdentity, identity, is_network, open_regular};
 pub use pread::Pread;

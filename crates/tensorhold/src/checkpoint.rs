@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tensorhold_core::{
-    Bounds, Error, ErrorKind, Index, Result, Selection, ShardIndex, Source, TensorInfo,
+    Bounds, Error, ErrorKind, Index, LoadPlan, Result, Selection, ShardIndex, Source, TensorInfo,
 };
 use tensorhold_io::{Pread, open_regular};
 
 use crate::file::{File, OpenOptions};
-use crate::transfer;
+use crate::read;
 
 /// A checkpoint: the tensors of one file, of a folder, or of the shards that an index names.
 #[derive(Debug)]
@@ -157,6 +158,16 @@ impl Checkpoint {
         })
     }
 
+    /// A plan over the files of this checkpoint, in their order, that wants nothing yet.
+    #[must_use]
+    pub fn plan(&self) -> LoadPlan {
+        let mut plan = LoadPlan::new();
+        for file in &self.files {
+            plan.add_file(&file.path().to_string_lossy(), Arc::clone(file.header()));
+        }
+        plan
+    }
+
     /// How errors call the checkpoint: the path of its first file.
     fn name(&self) -> String {
         self.files.first().map_or_else(String::new, |file| {
@@ -198,7 +209,7 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// `Truncated` or `Io`.
     pub fn read(&self) -> Result<Vec<u8>> {
-        transfer::read_whole(self.file, &self.info)
+        read::read_whole(self.file, &self.info)
     }
 
     /// The bytes of a slice of it, and the slice's shape. Ranges past the end are clamped, as numpy does.
@@ -209,8 +220,8 @@ impl<'a> Tensor<'a> {
         let selection =
             Selection::resolve(self.info.dtype, self.info.shape, index, Bounds::Clamped)
                 .map_err(|error| self.file.blame(&self.info, error))?;
-        let mut bytes = transfer::allocate(selection.size_bytes())?;
-        transfer::read_selection(self.file, &self.info, &selection, &mut bytes)?;
+        let mut bytes = read::allocate(selection.size_bytes())?;
+        read::read_selection(self.file, &self.info, &selection, &mut bytes)?;
         Ok((selection.shape().to_vec(), bytes))
     }
 
@@ -219,7 +230,7 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// `InvalidArgument` if `into` has another size; `Truncated` or `Io`.
     pub fn read_into(&self, selection: &Selection, into: &mut [u8]) -> Result<()> {
-        transfer::read_selection(self.file, &self.info, selection, into)
+        read::read_selection(self.file, &self.info, selection, into)
     }
 }
 
@@ -315,7 +326,7 @@ pub(crate) fn read_index(path: &Path) -> Result<Vec<u8>> {
         let message = format!("an index of {size} bytes is over the limit of {MAX_INDEX_BYTES}");
         return Err(Error::new(ErrorKind::InvalidIndex, message));
     }
-    let mut text = transfer::allocate(size)?;
+    let mut text = read::allocate(size)?;
     source.read_at(0, &mut text)?;
     Ok(text)
 }

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
-use tensorhold_io::{Map, Pread, identity, is_network, open_regular};
+use tensorhold_io::{Access, Map, Pread, Reading, identity, is_network, open_regular};
 
 use crate::cache;
+use crate::transfer::Origin;
 
 /// How the bytes of a file are reached. Every way gives the same bytes, slices and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +20,8 @@ pub enum Backend {
     Mmap,
     /// Positional reads: a file that shrinks is an error, not a signal.
     Pread,
+    /// Reads past the page cache where the file system can, else as `Pread`: for files larger than memory, or read once.
+    Direct,
 }
 
 /// How a checkpoint is opened.
@@ -46,13 +49,14 @@ pub struct File {
     path: PathBuf,
     header: Arc<Header>,
     bytes: Bytes,
+    backend: Backend,
 }
 
 #[derive(Debug)]
 enum Bytes {
     /// With a way to read bytes that will be owned, where the choice was ours: a file that shrinks is then an error.
-    Mapped(Arc<Map>, Option<Pread>),
-    Read(Pread),
+    Mapped(Arc<Map>, Option<Arc<Pread>>),
+    Read(Arc<Pread>),
 }
 
 impl File {
@@ -91,7 +95,24 @@ impl File {
     pub fn source(&self) -> &dyn Source {
         match &self.bytes {
             Bytes::Mapped(map, None) => &**map,
-            Bytes::Mapped(_, Some(pread)) | Bytes::Read(pread) => pread,
+            Bytes::Mapped(_, Some(pread)) | Bytes::Read(pread) => &**pread,
+        }
+    }
+
+    /// The file as a transfer reads `wanted_bytes` of it.
+    pub(crate) fn origin(&self, wanted_bytes: u64) -> Origin {
+        let access = match self.backend {
+            Backend::Auto => Access::Auto,
+            Backend::Mmap => Access::Mapped,
+            Backend::Pread => Access::Buffered,
+            Backend::Direct => Access::Direct,
+        };
+        match &self.bytes {
+            Bytes::Mapped(map, None) => Origin::Map(Arc::clone(map)),
+            Bytes::Mapped(map, Some(pread)) => {
+                Origin::Reading(Reading::new(pread, Some(map), access, wanted_bytes))
+            }
+            Bytes::Read(pread) => Origin::Reading(Reading::new(pread, None, access, wanted_bytes)),
         }
     }
 
@@ -108,14 +129,14 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
     let identity = identity(&file)?;
     let wants_map = match options.backend {
         Backend::Mmap => true,
-        Backend::Pread => false,
+        Backend::Pread | Backend::Direct => false,
         Backend::Auto => !is_network(&file),
     };
-    let pread = Pread::new(file)?;
+    let pread = Arc::new(Pread::new(file)?);
     let header = match cache::find(&identity, options.rules) {
         Some(header) => header,
         None => {
-            let header = Arc::new(Header::read(&pread, options.rules)?);
+            let header = Arc::new(Header::read(&*pread, options.rules)?);
             cache::remember(identity, options.rules, &header);
             header
         }
@@ -133,5 +154,6 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
         path: path.to_owned(),
         header,
         bytes,
+        backend: options.backend,
     })
 }

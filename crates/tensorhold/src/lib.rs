@@ -24,6 +24,7 @@ mod checkpoint;
 mod diff;
 mod file;
 mod pieces;
+mod read;
 mod report;
 mod reshard;
 mod save;
@@ -40,6 +41,9 @@ pub use reshard::{merge, shard};
 pub use save::{SaveOptions, existing_shards, save_file, save_shards, serialize, shard_target};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
-pub use tensorhold_io::{AtomicFile, Durability, Map, set_interrupt_check};
+pub use tensorhold_io::{
+    AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,
+};
+pub use transfer::{Transfer, TransferOptions, TransferStats};
 pub use units::{Bytes, Count, Exact, parse_bytes};
 pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};

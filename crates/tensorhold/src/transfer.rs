@@ -1,0 +1,283 @@
+//! The engine that carries a plan out: workers read, the one who asked for it gets each buffer as it is complete.
+//!
+//! ```text
+//! plan ──cut──▶ tasks ──queue──▶ workers ──parts of buffers──▶ exchange ──complete buffers──▶ consumer
+//! ```
+//!
+//! Workers live as long as the transfer. A [`Buffer`] is lent out in parts, each to the one worker that fills it; who brings
+//! back the last part completes the buffer. With a limit of memory, no new buffer is begun while those that were not
+//! yet taken are too large together, but for one that the consumer waits for.
+
+mod counters;
+mod exchange;
+mod origin;
+mod queue;
+mod sync;
+mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tensorhold_core::{Cut, LoadPlan, Result, Tasks};
+use tensorhold_io::{Buffer, Way};
+
+use self::counters::Counters;
+use self::exchange::Exchange;
+use self::queue::Queue;
+use self::worker::{Shared, Worker};
+use crate::file::File;
+
+pub(crate) use self::origin::Origin;
+
+pub use self::counters::TransferStats;
+
+/// How a plan is carried out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TransferOptions {
+    /// How many threads read; as many as the files and the machine deserve where it is not said.
+    pub n_threads: Option<usize>,
+    /// The most bytes of buffers that were begun and not yet taken. One buffer that is larger is let through alone.
+    pub memory_limit: Option<u64>,
+}
+
+/// A plan that is being carried out in the background.
+///
+/// Each buffer is given out once, by [`next`](Transfer::next) as they are complete or by [`take`](Transfer::take), to whichever thread
+/// asks. Dropping the transfer ends it: no byte is read after that, and no thread is left.
+#[derive(Debug)]
+pub struct Transfer {
+    shared: Arc<Shared>,
+    /// The consumer's own hands, where there are no threads, or for waiting usefully.
+    own: Mutex<Worker>,
+    threads: Vec<JoinHandle<()>>,
+    /// Whether the consumer works rather than waits.
+    helps: bool,
+}
+
+impl Transfer {
+    /// Begins to carry out `plan`, whose file number `n` is `files[n]`.
+    ///
+    /// `given` holds memory for buffers by their number in the plan, each as long as the plan says; the others are allocated.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the plan fills a byte of a buffer twice or never.
+    ///
+    /// # Panics
+    /// If there are not as many files as the plan has, or a given buffer has another size.
+    pub fn start(
+        plan: LoadPlan,
+        files: &[File],
+        given: Vec<(usize, Buffer)>,
+        options: TransferOptions,
+    ) -> Result<Transfer> {
+        let mut transfer = Transfer::prepare(plan, files, given, options)?;
+        transfer.spawn(transfer.n_workers(options));
+        transfer.helps = transfer.threads.is_empty();
+        Ok(transfer)
+    }
+
+    /// Carries out `plan` with the calling thread among the workers, and gives all buffers by their number.
+    ///
+    /// `progress` is told now and then how many bytes are in place; what it returns as an error ends the transfer.
+    ///
+    /// # Errors
+    /// Those of [`start`](Transfer::start) and of [`next`](Transfer::next).
+    pub fn run(
+        plan: LoadPlan,
+        files: &[File],
+        given: Vec<(usize, Buffer)>,
+        options: TransferOptions,
+        progress: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<(Vec<Buffer>, TransferStats)> {
+        let n_buffers = plan.buffers().len();
+        let mut transfer = Transfer::prepare(plan, files, given, options)?;
+        transfer.spawn(transfer.n_workers(options) - 1);
+        transfer.helps = true;
+        let mut buffers: Vec<Option<Buffer>> = Vec::new();
+        buffers.resize_with(n_buffers, || None);
+        let mut done = 0;
+        while let Some((number, buffer)) = transfer.next()? {
+            done += buffer.len() as u64;
+            buffers[number] = Some(buffer);
+            progress(done)?;
+        }
+        let buffers: Option<Vec<Buffer>> = buffers.into_iter().collect();
+        let buffers = buffers.expect("the transfer gives every buffer once before it ends");
+        Ok((buffers, transfer.stats()))
+    }
+
+    fn prepare(
+        plan: LoadPlan,
+        files: &[File],
+        given: Vec<(usize, Buffer)>,
+        options: TransferOptions,
+    ) -> Result<Transfer> {
+        assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
+        let wanted = wanted_bytes(&plan);
+        let origins: Vec<Origin> = files
+            .iter()
+            .zip(&wanted)
+            .map(|(file, &wanted)| file.origin(wanted))
+            .collect();
+        let tasks = plan.tasks(|file| cut_for(origins[file].way()))?;
+        let n_workers = n_workers(&origins, &wanted, &tasks, options);
+        let n_stretches = match origins.iter().any(Origin::wants_contiguous) {
+            true => n_workers,
+            false => 1,
+        };
+        let queue = Queue::of(tasks.stretches(n_stretches));
+        let exchange = Exchange::new(&plan, &tasks, queue, given, options.memory_limit)?;
+        let shared = Arc::new(Shared {
+            plan,
+            tasks,
+            origins,
+            exchange,
+            counters: Counters::start(),
+        });
+        Ok(Transfer {
+            own: Mutex::new(Worker::new(Arc::clone(&shared), 0)),
+            shared,
+            threads: Vec::new(),
+            helps: true,
+        })
+    }
+
+    fn n_workers(&self, options: TransferOptions) -> usize {
+        let Shared { origins, tasks, .. } = &*self.shared;
+        n_workers(origins, &wanted_bytes(&self.shared.plan), tasks, options)
+    }
+
+    /// Starts up to `n` threads; where the system gives fewer, the consumer works itself.
+    fn spawn(&mut self, n: usize) {
+        if self.shared.tasks.read_bytes() < INLINE_BYTES {
+            return;
+        }
+        for number in 1..=n {
+            let mut worker = Worker::new(Arc::clone(&self.shared), number);
+            let thread = thread::Builder::new().name("tensorhold".to_owned());
+            match thread.spawn(move || worker.work()) {
+                Ok(thread) => self.threads.push(thread),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// The next buffer that is complete, with its number in the plan; `None` once all were given out.
+    ///
+    /// # Errors
+    /// `Truncated`, `Io` or `NoMemory` with the file, tensor and bytes, once, for whatever happened first; `Interrupted`
+    /// where the process is to end. The transfer is over then.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an iterator's items could not tell the end from an error"
+    )]
+    pub fn next(&self) -> Result<Option<(usize, Buffer)>> {
+        loop {
+            if let Some(ready) = self.shared.exchange.poll()? {
+                return Ok(Some(ready));
+            }
+            if !(self.helps && self.work_once()) {
+                return self.shared.exchange.next();
+            }
+        }
+    }
+
+    /// Buffer number `buffer`, before any other; `None` if it was given out before.
+    ///
+    /// # Errors
+    /// As [`next`](Transfer::next).
+    pub fn take(&self, buffer: usize) -> Result<Option<Buffer>> {
+        self.shared.exchange.demand(buffer, &self.shared.tasks);
+        while self.helps && !self.shared.exchange.is_ready(buffer) && self.work_once() {}
+        self.shared.exchange.take(buffer)
+    }
+
+    /// Ends the transfer: buffers that were not given out go, and whoever waits for one gets an error.
+    pub fn cancel(&self) {
+        self.shared.exchange.cancel();
+    }
+
+    /// Lends a hand; `false` where there is nothing to do now.
+    fn work_once(&self) -> bool {
+        // A worker that panicked left its error in the exchange.
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.work_once()
+    }
+
+    /// The plan that is carried out.
+    #[must_use]
+    pub fn plan(&self) -> &LoadPlan {
+        &self.shared.plan
+    }
+
+    /// What was done so far, and how.
+    #[must_use]
+    pub fn stats(&self) -> TransferStats {
+        let Shared {
+            counters,
+            origins,
+            plan,
+            ..
+        } = &*self.shared;
+        let ways = origins.iter().map(Origin::way).collect();
+        counters.stats(plan.size_bytes(), ways, self.threads.len())
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.shared.exchange.cancel();
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has said so, and left its error in the exchange.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Less than this is read before a thread would have started.
+const INLINE_BYTES: u64 = 1 << 20;
+
+const PIECE_BYTES: u64 = 8 << 20;
+
+fn cut_for(way: Way) -> Cut {
+    match way {
+        // What is passed over in place costs nothing.
+        Way::Mapped | Way::Copied => Cut {
+            piece_bytes: PIECE_BYTES,
+            window_bytes: PIECE_BYTES,
+            max_gap_bytes: u64::MAX,
+        },
+        // A second system call costs as much as reading 16 KiB; what is copied once more should stay in the cache.
+        Way::Buffered => Cut {
+            piece_bytes: PIECE_BYTES,
+            window_bytes: 1 << 20,
+            max_gap_bytes: 16 << 10,
+        },
+        Way::Direct => Cut {
+            piece_bytes: PIECE_BYTES,
+            window_bytes: PIECE_BYTES,
+            max_gap_bytes: 64 << 10,
+        },
+    }
+}
+
+/// The bytes that are wanted of each file.
+fn wanted_bytes(plan: &LoadPlan) -> Vec<u64> {
+    let mut wanted = vec![0; plan.n_files()];
+    for request in plan.requests() {
+        wanted[request.file] += plan.size_of(request);
+    }
+    wanted
+}
+
+/// As many as the most demanding file that is read deserves, but no more than there are tasks; never none.
+fn n_workers(origins: &[Origin], wanted: &[u64], tasks: &Tasks, options: TransferOptions) -> usize {
+    let deserved = origins
+        .iter()
+        .zip(wanted)
+        .filter(|&(_, &wanted)| wanted > 0)
+        .map(|(origin, _)| origin.n_readers())
+        .max();
+    let asked = options.n_threads.or(deserved).unwrap_or(1);
+    asked.min(tasks.tasks().len()).max(1)
+}

@@ -1,0 +1,396 @@
+//! Where workers get parts of buffers to fill, and the consumer gets the buffers that are complete.
+//!
+//! A buffer is waiting, lent out in parts, ready, or gone. It is lent when the first task that fills a part of it is
+//! given out; who brings back its last part makes it ready.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+
+use tensorhold_core::{Error, ErrorKind, LoadPlan, Result, Task, Tasks};
+use tensorhold_io::{Buffer, Part};
+
+use super::queue::Queue;
+use super::sync::{self, Condvar, Mutex, MutexGuard};
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    state: Mutex<State>,
+    /// Rung when a task may have become possible, or the transfer is over.
+    room: Condvar,
+    /// Rung when a buffer is ready, or the transfer is over.
+    ready: Condvar,
+}
+
+/// A task, and what it fills, piece by piece.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub task: usize,
+    pub lent: Vec<Lent>,
+}
+
+/// What a piece is filled into.
+#[derive(Debug)]
+pub(super) enum Lent {
+    /// A part of a buffer that others fill too.
+    Part(Part),
+    /// A whole buffer.
+    Whole(Buffer),
+    /// A whole buffer of this many bytes, which the worker makes.
+    New(u64),
+}
+
+/// Whether a worker waits until the limit of memory lets it go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    Wait,
+    Leave,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    slots: Vec<Slot>,
+    /// The pieces of each buffer, as a range of `order`.
+    pieces_of: Vec<Range<usize>>,
+    /// The numbers of all pieces, by buffer and place in it.
+    order: Vec<usize>,
+    sizes: Vec<u64>,
+    ready: VecDeque<usize>,
+    in_flight_bytes: u64,
+    memory_limit: u64,
+    n_running: usize,
+    n_ready: usize,
+    n_left: usize,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+enum End {
+    Cancelled,
+    /// The error, until the consumer was told.
+    Failed(Option<Error>),
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Nothing was read yet; with memory, if it was given.
+    Waiting(Option<Buffer>),
+    /// The parts that no worker has yet, by piece.
+    Lent(Vec<(usize, Part)>),
+    Ready(Buffer),
+    Gone,
+}
+
+impl Exchange {
+    /// # Errors
+    /// `NoMemory`, for an empty buffer.
+    ///
+    /// # Panics
+    /// If a given buffer has another size than the plan says.
+    pub fn new(
+        plan: &LoadPlan,
+        tasks: &Tasks,
+        queue: Queue,
+        given: Vec<(usize, Buffer)>,
+        memory_limit: Option<u64>,
+    ) -> Result<Exchange> {
+        let sizes = plan.buffers().to_vec();
+        let mut slots: Vec<Slot> = Vec::new();
+        slots.resize_with(sizes.len(), || Slot::Waiting(None));
+        for (number, buffer) in given {
+            assert_eq!(buffer.len() as u64, sizes[number], "the buffer's size");
+            slots[number] = Slot::Waiting(Some(buffer));
+        }
+        let (order, pieces_of) = by_buffer(tasks, sizes.len());
+        let mut ready = VecDeque::new();
+        for (number, slot) in slots.iter_mut().enumerate() {
+            if let (true, Slot::Waiting(given)) = (pieces_of[number].is_empty(), &mut *slot) {
+                let buffer = given.take().map_or_else(|| Buffer::allocate(0), Ok)?;
+                *slot = Slot::Ready(buffer);
+                ready.push_back(number);
+            }
+        }
+        Ok(Exchange {
+            state: Mutex::new(State {
+                n_left: sizes.len(),
+                n_ready: ready.len(),
+                queue,
+                slots,
+                pieces_of,
+                order,
+                sizes,
+                ready,
+                in_flight_bytes: 0,
+                memory_limit: memory_limit.unwrap_or(u64::MAX),
+                n_running: 0,
+                end: None,
+            }),
+            room: Condvar::new(),
+            ready: Condvar::new(),
+        })
+    }
+
+    /// What `worker` is to do next; `None` when there is nothing left, or, for the impatient, no room now.
+    pub fn job(&self, worker: usize, tasks: &Tasks, patience: Patience) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.end.is_some() {
+                return None;
+            }
+            let (task, is_urgent) = state.queue.peek(worker)?;
+            if is_urgent || state.has_room_for(&tasks.tasks()[task], tasks) {
+                state.queue.pop(worker);
+                break match state.lend(task, tasks) {
+                    Ok(job) => Some(job),
+                    Err(error) => {
+                        self.end(state, End::Failed(Some(error)));
+                        None
+                    }
+                };
+            }
+            if patience == Patience::Leave {
+                return None;
+            }
+            state = sync::wait(&self.room, state);
+        }
+    }
+
+    /// Takes back what a job filled: the buffers that it completed.
+    pub fn finish(&self, complete: Vec<(usize, Buffer)>) {
+        let mut state = self.lock();
+        state.n_running -= 1;
+        state.n_ready += complete.len();
+        for (number, buffer) in complete {
+            state.slots[number] = Slot::Ready(buffer);
+            state.ready.push_back(number);
+        }
+        drop(state);
+        self.ready.notify_all();
+        self.room.notify_all();
+    }
+
+    /// Ends the transfer with what happened to a job, unless it had ended before.
+    pub fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        state.n_running -= 1;
+        self.end(state, End::Failed(Some(error)));
+    }
+
+    /// Ends the transfer: no job is given out any more.
+    pub fn cancel(&self) {
+        self.end(self.lock(), End::Cancelled);
+    }
+
+    /// A buffer that is ready, if there is one now.
+    pub fn poll(&self) -> Result<Option<(usize, Buffer)>> {
+        let mut state = self.lock();
+        let ready = state.next_ready()?;
+        self.given_out(state, ready.is_some());
+        Ok(ready)
+    }
+
+    /// The next buffer that is ready, waiting for it; `None` when all were given out.
+    pub fn next(&self) -> Result<Option<(usize, Buffer)>> {
+        let mut state = self.lock();
+        loop {
+            let ready = state.next_ready()?;
+            if ready.is_some() || state.n_left == 0 {
+                self.given_out(state, ready.is_some());
+                return Ok(ready);
+            }
+            state = self.wait_for_ready(state)?;
+        }
+    }
+
+    /// Puts what `buffer` still needs before everything else.
+    pub fn demand(&self, buffer: usize, tasks: &Tasks) {
+        let mut state = self.lock();
+        let State {
+            queue,
+            pieces_of,
+            order,
+            slots,
+            ..
+        } = &mut *state;
+        if !matches!(slots[buffer], Slot::Waiting(_) | Slot::Lent(_)) {
+            return;
+        }
+        let task_of = |&piece: &usize| {
+            let tasks = tasks.tasks();
+            tasks.partition_point(|task| task.pieces.end <= piece)
+        };
+        queue.hurry(order[pieces_of[buffer].clone()].iter().map(task_of));
+        drop(state);
+        self.room.notify_all();
+    }
+
+    /// Whether [`take`](Exchange::take) would not wait.
+    pub fn is_ready(&self, buffer: usize) -> bool {
+        let state = self.lock();
+        matches!(state.slots[buffer], Slot::Ready(_) | Slot::Gone) || state.end.is_some()
+    }
+
+    /// This buffer, waiting for it; `None` if it was given out before.
+    pub fn take(&self, buffer: usize) -> Result<Option<Buffer>> {
+        let mut state = self.lock();
+        loop {
+            state.check()?;
+            match state.give_out(buffer) {
+                None if !matches!(state.slots[buffer], Slot::Gone) => {
+                    state = self.wait_for_ready(state)?;
+                }
+                given => {
+                    self.given_out(state, given.is_some());
+                    return Ok(given);
+                }
+            }
+        }
+    }
+
+    fn wait_for_ready<'a>(&'a self, state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
+        let state = sync::wait(&self.ready, state);
+        if let Err(error) = sync::check_interrupt() {
+            self.end(state, End::Failed(None));
+            return Err(error);
+        }
+        Ok(state)
+    }
+
+    /// Tells the workers about room.
+    fn given_out(&self, state: MutexGuard<'_, State>, is_given: bool) {
+        drop(state);
+        if is_given {
+            self.room.notify_all();
+        }
+    }
+
+    fn end(&self, mut state: MutexGuard<'_, State>, end: End) {
+        state.end.get_or_insert(end);
+        drop(state);
+        self.ready.notify_all();
+        self.room.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        sync::lock(&self.state)
+    }
+}
+
+impl State {
+    fn has_room_for(&self, task: &Task, tasks: &Tasks) -> bool {
+        if self.memory_limit == u64::MAX || (self.n_running == 0 && self.n_ready == 0) {
+            return true;
+        }
+        let new: BTreeSet<usize> = tasks
+            .pieces(task)
+            .iter()
+            .map(|piece| piece.buffer)
+            .filter(|&buffer| matches!(self.slots[buffer], Slot::Waiting(None)))
+            .collect();
+        let new_bytes: u64 = new.into_iter().map(|buffer| self.sizes[buffer]).sum();
+        new_bytes == 0 || self.in_flight_bytes.saturating_add(new_bytes) <= self.memory_limit
+    }
+
+    fn lend(&mut self, task: usize, tasks: &Tasks) -> Result<Job> {
+        let numbers = tasks.tasks()[task].pieces.clone();
+        let mut lent = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            lent.push(self.lend_piece(number, tasks)?);
+        }
+        self.n_running += 1;
+        Ok(Job { task, lent })
+    }
+
+    fn lend_piece(&mut self, number: usize, tasks: &Tasks) -> Result<Lent> {
+        let buffer = tasks.all_pieces()[number].buffer;
+        let size_bytes = self.sizes[buffer];
+        let slot = &mut self.slots[buffer];
+        if let Slot::Waiting(given) = slot {
+            let given = given.take();
+            self.in_flight_bytes += size_bytes;
+            let pieces = &self.order[self.pieces_of[buffer].clone()];
+            if pieces.len() == 1 {
+                *slot = Slot::Lent(Vec::new());
+                return Ok(given.map_or(Lent::New(size_bytes), Lent::Whole));
+            }
+            let whole = given.map_or_else(|| Buffer::allocate(size_bytes), Ok)?;
+            *slot = Slot::Lent(split(whole, pieces, tasks));
+        }
+        let Slot::Lent(parts) = slot else {
+            unreachable!("a piece is lent once, and a buffer is complete when all its pieces were");
+        };
+        let at = parts.binary_search_by_key(&number, |(piece, _)| *piece);
+        let at = at.expect("a piece is lent once");
+        Ok(Lent::Part(parts.remove(at).1))
+    }
+
+    fn next_ready(&mut self) -> Result<Option<(usize, Buffer)>> {
+        self.check()?;
+        while let Some(number) = self.ready.pop_front() {
+            if let Some(buffer) = self.give_out(number) {
+                return Ok(Some((number, buffer)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn give_out(&mut self, number: usize) -> Option<Buffer> {
+        let slot = &mut self.slots[number];
+        if !matches!(slot, Slot::Ready(_)) {
+            return None;
+        }
+        let Slot::Ready(buffer) = std::mem::replace(slot, Slot::Gone) else {
+            return None;
+        };
+        self.n_left -= 1;
+        // An empty buffer never was in flight, and takes nothing.
+        self.in_flight_bytes -= buffer.len() as u64;
+        self.n_ready -= 1;
+        Some(buffer)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match &mut self.end {
+            None => Ok(()),
+            Some(End::Failed(error)) => Err(error.take().unwrap_or_else(ended)),
+            Some(End::Cancelled) => Err(ended()),
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the load has ended")
+}
+
+/// The parts of `whole` for `pieces`, which lie in the order of their places, by piece.
+fn split(whole: Buffer, pieces: &[usize], tasks: &Tasks) -> Vec<(usize, Part)> {
+    let in_memory = |bytes: u64| usize::try_from(bytes).expect("the buffer is in memory");
+    let places: Vec<Range<usize>> = pieces
+        .iter()
+        .map(|&number| tasks.all_pieces()[number].place)
+        .map(|place| in_memory(place.start)..in_memory(place.end))
+        .collect();
+    let mut parts: Vec<(usize, Part)> = pieces.iter().copied().zip(whole.split(&places)).collect();
+    parts.sort_unstable_by_key(|(piece, _)| *piece);
+    parts
+}
+
+/// The numbers of all pieces by buffer and place, and which of them each buffer has.
+fn by_buffer(tasks: &Tasks, n_buffers: usize) -> (Vec<usize>, Vec<Range<usize>>) {
+    let pieces = tasks.all_pieces();
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    let by_place = |&number: &usize| (pieces[number].buffer, pieces[number].place.start);
+    if !order.is_sorted_by_key(by_place) {
+        order.sort_unstable_by_key(by_place);
+    }
+    let mut pieces_of = vec![0..0; n_buffers];
+    for (at, &number) in order.iter().enumerate() {
+        let range = &mut pieces_of[pieces[number].buffer];
+        if range.start == range.end {
+            *range = at..at + 1;
+        } else {
+            range.end = at + 1;
+        }
+    }
+    (order, pieces_of)
+}

@@ -1,0 +1,202 @@
+//! Carries out one task after the other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
+use tensorhold_io::{Buffer, Part};
+
+use super::counters::Counters;
+use super::exchange::{Exchange, Job, Lent, Patience};
+use super::origin::Origin;
+
+/// What the workers of a transfer, and its consumer, have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub plan: LoadPlan,
+    pub tasks: Tasks,
+    pub origins: Vec<Origin>,
+    pub exchange: Exchange,
+    pub counters: Counters,
+}
+
+/// One pair of hands.
+#[derive(Debug)]
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    number: usize,
+    /// For what is read together and then taken apart.
+    scratch: Option<Buffer>,
+}
+
+/// What a piece is filled into.
+enum Place {
+    Part(Part),
+    Whole(Buffer),
+}
+
+impl Worker {
+    pub fn new(shared: Arc<Shared>, number: usize) -> Worker {
+        Worker {
+            shared,
+            number,
+            scratch: None,
+        }
+    }
+
+    /// Works until nothing is left.
+    pub fn work(&mut self) {
+        while self.step(Patience::Wait) {}
+    }
+
+    /// Carries out one task, if there is one that needs no waiting.
+    pub fn work_once(&mut self) -> bool {
+        self.step(Patience::Leave)
+    }
+
+    fn step(&mut self, patience: Patience) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let asked = Instant::now();
+        let Some(job) = shared.exchange.job(self.number, &shared.tasks, patience) else {
+            return false;
+        };
+        shared.counters.count_wait(asked);
+        let mut unfinished = Unfinished(Some(&shared.exchange));
+        let done = self.carry_out(&shared, job);
+        unfinished.0 = None;
+        match done {
+            Ok(complete) => shared.exchange.finish(complete),
+            Err(error) => shared.exchange.fail(error),
+        }
+        true
+    }
+
+    fn carry_out(&mut self, shared: &Shared, job: Job) -> Result<Vec<(usize, Buffer)>> {
+        let task = &shared.tasks.tasks()[job.task];
+        let pieces = shared.tasks.pieces(task);
+        let begun = Instant::now();
+        let mut places = places(job.lent)?;
+        self.fill(shared, task, pieces, &mut places)
+            .map_err(|error| blame(&shared.plan, task, pieces, error))?;
+        shared.counters.count_read(task.extent.range.len(), begun);
+        let complete = pieces.iter().zip(places);
+        Ok(complete
+            .filter_map(|(piece, place)| Some((piece.buffer, place.complete()?)))
+            .collect())
+    }
+
+    fn fill(
+        &mut self,
+        shared: &Shared,
+        task: &Task,
+        pieces: &[Piece],
+        places: &mut [Place],
+    ) -> Result<()> {
+        let source = shared.origins[task.extent.file].source();
+        let range = task.extent.range;
+        if let (
+            [
+                Piece {
+                    selection: None, ..
+                },
+            ],
+            [place],
+        ) = (pieces, &mut *places)
+        {
+            return source.read_at(range.start, place.bytes());
+        }
+        let mut gather = |bytes: &[u8]| gather(pieces, places, range, bytes);
+        if source.with_bytes(range, &mut gather)? {
+            return Ok(());
+        }
+        let scratch = self.scratch(range.len())?;
+        source.read_at(range.start, scratch)?;
+        gather(scratch);
+        Ok(())
+    }
+
+    fn scratch(&mut self, size_bytes: u64) -> Result<&mut [u8]> {
+        let is_enough = |scratch: &Buffer| scratch.len() as u64 >= size_bytes;
+        if !self.scratch.as_ref().is_some_and(is_enough) {
+            self.scratch = None;
+        }
+        let scratch = match &mut self.scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Buffer::allocate(size_bytes)?),
+        };
+        let size = usize::try_from(size_bytes).expect("it was allocated");
+        Ok(&mut scratch[..size])
+    }
+}
+
+impl Place {
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Place::Part(part) => part,
+            Place::Whole(buffer) => buffer,
+        }
+    }
+
+    /// The buffer, if this was the last part of it.
+    fn complete(self) -> Option<Buffer> {
+        match self {
+            Place::Part(part) => part.join(),
+            Place::Whole(buffer) => Some(buffer),
+        }
+    }
+}
+
+/// Makes the buffers that are still to be made, all at once.
+fn places(lent: Vec<Lent>) -> Result<Vec<Place>> {
+    let size_of = |lent: &Lent| match lent {
+        Lent::New(size_bytes) => Some(*size_bytes),
+        _ => None,
+    };
+    let sizes: Vec<u64> = lent.iter().filter_map(size_of).collect();
+    let mut new = Buffer::allocate_many(&sizes)?.into_iter();
+    let place = |lent| match lent {
+        Lent::Part(part) => Place::Part(part),
+        Lent::Whole(buffer) => Place::Whole(buffer),
+        Lent::New(_) => Place::Whole(new.next().expect("one was made for each")),
+    };
+    Ok(lent.into_iter().map(place).collect())
+}
+
+/// Takes the pieces out of `bytes`, which are those of `range` of the file.
+fn gather(pieces: &[Piece], places: &mut [Place], range: ByteRange, bytes: &[u8]) {
+    let within = |position: u64| {
+        usize::try_from(position - range.start).expect("a piece lies in the bytes of its task")
+    };
+    for (piece, place) in pieces.iter().zip(places) {
+        let span = &bytes[within(piece.range.start)..within(piece.range.end)];
+        match &piece.selection {
+            Some(selection) => selection.gather_span(span, place.bytes()),
+            None => place.bytes().copy_from_slice(span),
+        }
+    }
+}
+
+/// Names the file, and the tensor that the bytes of the error belong to.
+fn blame(plan: &LoadPlan, task: &Task, pieces: &[Piece], error: Error) -> Error {
+    let at = error.bytes().map(|bytes| bytes.start);
+    let hit = |piece: &&Piece| at.is_some_and(|at| at < piece.range.end);
+    let error = error.with_file(plan.file_name(task.extent.file));
+    match pieces.iter().find(hit).or(pieces.first()) {
+        Some(piece) => error.with_tensor(plan.tensor(&plan.requests()[piece.request]).name),
+        None => error,
+    }
+}
+
+/// Ends the transfer where a worker does not come back from a task.
+struct Unfinished<'a>(Option<&'a Exchange>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.0 {
+            exchange.fail(Error::new(
+                ErrorKind::Io,
+                "a thread that was reading came to a sudden end",
+            ));
+        }
+    }
+}

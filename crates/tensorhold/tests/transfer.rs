@@ -1,0 +1,324 @@
+//! The engine gives every buffer once, with the right bytes, whatever the way, the threads and the limits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tensorhold::{
+    Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, Index, LoadPlan, OpenOptions, Place,
+    Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions, save_file,
+};
+
+const BACKENDS: [Backend; 4] = [
+    Backend::Auto,
+    Backend::Mmap,
+    Backend::Pread,
+    Backend::Direct,
+];
+
+/// Bytes that tell their place.
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let word = |n: u64| (n ^ seed).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
+    let words = (0..len.div_ceil(8) as u64).flat_map(word);
+    words.take(len).collect()
+}
+
+/// A file of byte tensors with these sizes, named `t0`, `t1` and so on.
+fn write(path: &Path, sizes: &[u64], seed: u64, align: Option<u32>) -> Vec<Vec<u8>> {
+    let tensors: Vec<Vec<u8>> = (0..)
+        .zip(sizes)
+        .map(|(n, &size)| pattern(seed + n, size as usize))
+        .collect();
+    let names: Vec<String> = (0..sizes.len())
+        .map(|n| format!("t{seed}-{n:06}"))
+        .collect();
+    let shapes: Vec<[u64; 1]> = sizes.iter().map(|&size| [size]).collect();
+    let specs: Vec<TensorSpec<'_>> = names
+        .iter()
+        .zip(&shapes)
+        .map(|(name, shape)| TensorSpec {
+            name,
+            dtype: Dtype::U8,
+            shape,
+        })
+        .collect();
+    let options = SaveOptions {
+        align,
+        durability: tensorhold::Durability::None,
+    };
+    save_file(path, &specs, None, &options, |n| {
+        Ok((&tensors[n][..]).into())
+    })
+    .expect("it is in order");
+    tensors
+}
+
+fn open(paths: &[PathBuf], backend: Backend) -> Checkpoint {
+    let options = OpenOptions {
+        backend,
+        ..OpenOptions::default()
+    };
+    Checkpoint::open_files(paths, &options).expect("it is in order")
+}
+
+/// A plan that wants every tensor whole, in the order of the files.
+fn plan_all(checkpoint: &Checkpoint) -> LoadPlan {
+    let mut plan = checkpoint.plan();
+    for (file, each) in checkpoint.files().iter().enumerate() {
+        for tensor in 0..each.header().len() {
+            plan.add_new(Request::whole(file, tensor))
+                .expect("it is in order");
+        }
+    }
+    plan
+}
+
+fn start(checkpoint: &Checkpoint, plan: LoadPlan, options: TransferOptions) -> Transfer {
+    Transfer::start(plan, checkpoint.files(), Vec::new(), options).expect("it is in order")
+}
+
+fn run(checkpoint: &Checkpoint, plan: LoadPlan, options: TransferOptions) -> Vec<Buffer> {
+    let files = checkpoint.files();
+    let (buffers, stats) =
+        Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(())).expect("it is in order");
+    assert!(stats.read_bytes >= stats.wanted_bytes);
+    buffers
+}
+
+fn threads(n_threads: usize) -> TransferOptions {
+    TransferOptions {
+        n_threads: Some(n_threads),
+        ..TransferOptions::default()
+    }
+}
+
+/// Large tensors that are cut, small ones that are joined, and empty ones.
+const SIZES: [u64; 9] = [20 << 20, 0, 7, 3, 65_537, 9_000_001, 1, 300_000, 0];
+
+#[test]
+fn every_way_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for align in [None, Some(4096)] {
+        let paths = [
+            folder.path().join("a.safetensors"),
+            folder.path().join("b.safetensors"),
+        ];
+        let mut expected = write(&paths[0], &SIZES, 100, align);
+        expected.extend(write(&paths[1], &SIZES, 200, align));
+        for backend in BACKENDS {
+            let checkpoint = open(&paths, backend);
+            for n_threads in [1, 3] {
+                let buffers = run(&checkpoint, plan_all(&checkpoint), threads(n_threads));
+                for (buffer, expected) in buffers.iter().zip(&expected) {
+                    assert!(buffer[..] == expected[..], "{backend:?} {n_threads}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn buffers_are_given_once_in_whatever_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    let expected = write(&paths[0], &SIZES, 1, None);
+    let checkpoint = open(&paths, Backend::Auto);
+    for (n_threads, memory_limit) in [(1, None), (2, None), (2, Some(1)), (3, Some(10 << 20))] {
+        let options = TransferOptions {
+            n_threads: Some(n_threads),
+            memory_limit,
+        };
+        let transfer = start(&checkpoint, plan_all(&checkpoint), options);
+        for number in [5, 8, 0] {
+            let buffer = transfer.take(number).unwrap().unwrap();
+            assert!(buffer[..] == expected[number][..]);
+            assert!(transfer.take(number).unwrap().is_none());
+        }
+        let mut others = Vec::new();
+        while let Some((number, buffer)) = transfer.next().unwrap() {
+            assert!(buffer[..] == expected[number][..]);
+            others.push(number);
+        }
+        others.sort_unstable();
+        assert_eq!(others, [1, 2, 3, 4, 6, 7]);
+        assert!(transfer.take(3).unwrap().is_none());
+    }
+}
+
+#[test]
+fn given_memory_is_filled_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    let expected = write(&paths[0], &[10_000_000, 100], 1, None);
+    let checkpoint = open(&paths, Backend::Auto);
+    let mut plan = checkpoint.plan();
+    let joined = plan.add_buffer(10_000_100);
+    let place = |offset| Place {
+        buffer: joined,
+        offset,
+    };
+    plan.add(Request::whole(0, 1).at(place(0))).unwrap();
+    plan.add(Request::whole(0, 0).at(place(100))).unwrap();
+    let given = Buffer::allocate(10_000_100).unwrap();
+    let address = given.as_ptr();
+    let (buffers, _) = Transfer::run(
+        plan,
+        checkpoint.files(),
+        vec![(joined, given)],
+        threads(2),
+        &mut |_| Ok(()),
+    )
+    .unwrap();
+    assert_eq!(buffers[0].as_ptr(), address);
+    assert!(buffers[0][..100] == expected[1][..]);
+    assert!(buffers[0][100..] == expected[0][..]);
+}
+
+#[test]
+fn a_limit_of_memory_holds_while_nothing_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    let expected = write(&paths[0], &[1 << 20; 32], 1, None);
+    let checkpoint = open(&paths, Backend::Pread);
+    let options = TransferOptions {
+        n_threads: Some(2),
+        memory_limit: Some(4 << 20),
+    };
+    let transfer = start(&checkpoint, plan_all(&checkpoint), options);
+    for (number, expected) in expected.iter().enumerate() {
+        let buffer = transfer.take(number).unwrap().unwrap();
+        assert!(buffer[..] == expected[..]);
+        let ahead = transfer.stats().read_bytes - ((number as u64 + 1) << 20);
+        assert!(ahead <= 5 << 20, "{ahead} bytes were read ahead");
+    }
+}
+
+#[test]
+fn dropping_and_cancelling_end_every_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    write(&paths[0], &[1 << 20; 64], 1, None);
+    let checkpoint = open(&paths, Backend::Pread);
+    for memory_limit in [None, Some(1 << 20)] {
+        let options = TransferOptions {
+            n_threads: Some(3),
+            memory_limit,
+        };
+        let transfer = start(&checkpoint, plan_all(&checkpoint), options);
+        drop(transfer.next().unwrap());
+        drop(transfer);
+        let transfer = Arc::new(start(&checkpoint, plan_all(&checkpoint), options));
+        let waiting = std::thread::spawn({
+            let transfer = Arc::clone(&transfer);
+            move || while let Ok(Some(_)) = transfer.next() {}
+        });
+        transfer.cancel();
+        waiting.join().unwrap();
+        let error = transfer.next().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_is_an_error_with_its_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    for backend in [Backend::Auto, Backend::Pread, Backend::Direct] {
+        write(&path, &[5 << 20, 5 << 20, 100, 100], 1, Some(4096));
+        let checkpoint = open(std::slice::from_ref(&path), backend);
+        let length = std::fs::metadata(&path).unwrap().len();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(length - 150).unwrap();
+        let plan = plan_all(&checkpoint);
+        let files = checkpoint.files();
+        let error = Transfer::run(plan, files, Vec::new(), threads(2), &mut |_| Ok(()))
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::Truncated, "{backend:?}: {error}");
+        assert!(error.file().unwrap().ends_with("a.safetensors"));
+        assert!(error.tensor().unwrap().starts_with("t1-00000"), "{error}");
+        assert!(error.hint().unwrap().contains("shrank"), "{error}");
+    }
+}
+
+#[test]
+fn what_progress_raises_ends_the_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    write(&paths[0], &[1 << 20; 8], 1, None);
+    let checkpoint = open(&paths, Backend::Auto);
+    let mut seen = Vec::new();
+    let mut progress = |done| {
+        seen.push(done);
+        match seen.len() {
+            3 => Err(tensorhold::Error::new(ErrorKind::InvalidArgument, "enough")),
+            _ => Ok(()),
+        }
+    };
+    let plan = plan_all(&checkpoint);
+    let error = Transfer::run(
+        plan,
+        checkpoint.files(),
+        Vec::new(),
+        threads(2),
+        &mut progress,
+    );
+    assert_eq!(error.err().unwrap().message(), "enough");
+    assert_eq!(seen, [1 << 20, 2 << 20, 3 << 20]);
+}
+
+#[test]
+fn a_hundred_thousand_tensors_come_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    let sizes: Vec<u64> = (0..100_000).map(|n| n % 40).collect();
+    let expected = write(&paths[0], &sizes, 1, None);
+    for backend in BACKENDS {
+        let checkpoint = open(&paths, backend);
+        let buffers = run(&checkpoint, plan_all(&checkpoint), threads(2));
+        let is_right = |(buffer, expected): (&Buffer, &Vec<u8>)| buffer[..] == expected[..];
+        assert!(buffers.iter().zip(&expected).all(is_right));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn slices_are_what_a_single_read_gives(
+        parts in prop::collection::vec(
+            (0usize..3, prop::collection::vec((-300i64..300, -300i64..300, prop::sample::select(vec![-7i64, -1, 1, 2, 5])), 1..3)),
+            1..6,
+        ),
+        n_threads in 1usize..4,
+        backend in prop::sample::select(BACKENDS.to_vec()),
+        memory_limit in prop::option::of(1u64..100_000),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let bytes: Vec<Vec<u8>> = (0..3).map(|n| pattern(n, 256 * 300 * 2)).collect();
+        let names = ["a", "b", "c"];
+        let specs = names.map(|name| TensorSpec { name, dtype: Dtype::BF16, shape: &[256, 300] });
+        let options = SaveOptions { align: None, durability: tensorhold::Durability::None };
+        save_file(&path, &specs, None, &options, |n| Ok((&bytes[n][..]).into())).unwrap();
+        let checkpoint = open(&[path], backend);
+        let mut plan = checkpoint.plan();
+        let mut expected = Vec::new();
+        for (tensor, parts) in parts {
+            let range = |&(start, stop, step): &(i64, i64, i64)| Index::Range {
+                start: Some(start), stop: Some(stop), step: Some(step),
+            };
+            let index: Vec<Index> = parts.iter().map(range).collect();
+            let selection = Selection::resolve(Dtype::BF16, &[256, 300], &index, Bounds::Clamped).unwrap();
+            let mut sliced = vec![0; selection.size_bytes() as usize];
+            selection.gather(&bytes[tensor], &mut sliced);
+            expected.push(sliced);
+            plan.add_new(Request::whole(0, tensor).part(selection)).unwrap();
+        }
+        let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
+        let transfer = start(&checkpoint, plan, options);
+        while let Some((number, buffer)) = transfer.next().unwrap() {
+            prop_assert_eq!(&buffer[..], &expected[number][..]);
+        }
+    }
+}
