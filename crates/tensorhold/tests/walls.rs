@@ -9,8 +9,9 @@ use std::path::Path;
 use toml_edit::DocumentMut;
 
 /// Every edge between our crates that may be, besides those to `tensorhold-core`, which all may use.
-const ALLOWED: [(&str, &str); 5] = [
+const ALLOWED: [(&str, &str); 6] = [
     ("tensorhold", "tensorhold-io"),
+    ("tensorhold", "tensorhold-quant"),
     ("tensorhold-cli", "tensorhold"),
     ("tensorhold-python", "tensorhold"),
     // The wheel carries the command line, so that one `pip install` brings both.

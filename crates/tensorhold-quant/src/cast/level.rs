@@ -1,0 +1,104 @@
+//! How much of the processor's vector instructions the loops may use.
+
+use super::decode::{Decode, decode_all};
+use super::encode::{Encode, encode_all};
+
+/// A set of instructions that this processor has.
+///
+/// **Invariant:** only this module makes one, and only of a [`Kind`] that was detected.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Level(Kind);
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// What the program was compiled for.
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// The best that this processor has.
+    pub(super) fn detect() -> Level {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+            {
+                return Level(Kind::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") {
+                return Level(Kind::Avx2);
+            }
+        }
+        Level(Kind::Portable)
+    }
+
+    /// All that this processor has, the best last.
+    #[cfg(test)]
+    pub(super) fn available() -> Vec<Level> {
+        let mut levels = vec![Level(Kind::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            levels.extend(is_x86_feature_detected!("avx2").then_some(Level(Kind::Avx2)));
+            levels.extend(matches!(Level::detect().0, Kind::Avx512).then(Level::detect));
+        }
+        levels
+    }
+
+    /// [`decode_all`] with these instructions.
+    pub(super) fn decode<T: Decode>(self, bytes: &[u8], into: &mut [[u8; 4]]) {
+        match self.0 {
+            Kind::Portable => decode_all::<T>(bytes, into),
+            // SAFETY: the function is safe but for needing AVX2, and by the invariant of `Level` this
+            // kind exists only where `is_x86_feature_detected` found AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { decode_avx2::<T>(bytes, into) },
+            // SAFETY: as above; this kind exists only where all four of its features were found.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { decode_avx512::<T>(bytes, into) },
+        }
+    }
+
+    /// [`encode_all`] with these instructions.
+    pub(super) fn encode<T: Encode>(self, singles: &[[u8; 4]], into: &mut [u8]) {
+        match self.0 {
+            Kind::Portable => encode_all::<T>(singles, into),
+            // SAFETY: the function is safe but for needing AVX2, and by the invariant of `Level` this
+            // kind exists only where `is_x86_feature_detected` found AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { encode_avx2::<T>(singles, into) },
+            // SAFETY: as above; this kind exists only where all four of its features were found.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { encode_avx512::<T>(singles, into) },
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn decode_avx2<T: Decode>(bytes: &[u8], into: &mut [[u8; 4]]) {
+    decode_all::<T>(bytes, into);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn decode_avx512<T: Decode>(bytes: &[u8], into: &mut [[u8; 4]]) {
+    decode_all::<T>(bytes, into);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn encode_avx2<T: Encode>(singles: &[[u8; 4]], into: &mut [u8]) {
+    encode_all::<T>(singles, into);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn encode_avx512<T: Encode>(singles: &[[u8; 4]], into: &mut [u8]) {
+    encode_all::<T>(singles, into);
+}

@@ -1,0 +1,18 @@
+//! What the numbers in a tensor's bytes are worth, and the same numbers in another format.
+//!
+//! ```
+//! use tensorhold_core::Dtype;
+//!
+//! let halves = [0x3f80u16, 0xc000].map(u16::to_le_bytes).concat();
+//! let mut singles = [0; 8];
+//! tensorhold_quant::cast(Dtype::BF16, &halves, Dtype::F32, &mut singles)?;
+//! assert_eq!(singles, *[1.0f32, -2.0].map(f32::to_le_bytes).as_flattened());
+//! # Ok::<(), tensorhold_core::Error>(())
+//! ```
+//!
+//! It reads no file, starts no thread, allocates nothing but its errors, and knows no shapes: bytes in,
+//! bytes out.
+
+mod cast;
+
+pub use cast::{can_cast, cast};
