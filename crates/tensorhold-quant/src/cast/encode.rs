@@ -64,10 +64,9 @@ encoders! {
 fn widen(bits: u32) -> u64 {
     let value = f32::from_bits(bits);
     let sign = u64::from(bits & single::SIGN) << 32;
-    let nan = u64::from((bits & !single::SIGN) | single::QUIET_NAN) << 29;
-    // The exponent of 8 bits in the nan is one of 11 ones.
+    let payload = u64::from(bits & single::MANTISSA) << 29;
     match value.is_nan() {
-        true => sign | 0x7ff8 << 48 | nan & ((1 << 52) - 1),
+        true => sign | 0x7ff8 << 48 | payload,
         false => f64::from(value).to_bits(),
     }
 }

@@ -1,7 +1,9 @@
 //! How much of the processor's vector instructions the loops may use.
 
-use super::decode::{Decode, decode_all};
-use super::encode::{Encode, encode_all};
+use super::decode::{self, Decode, decode_all};
+use super::encode::{self, Encode, encode_all};
+#[cfg(target_arch = "x86_64")]
+use super::half;
 
 /// A set of instructions that this processor has.
 ///
@@ -31,7 +33,7 @@ impl Level {
             {
                 return Level(Kind::Avx512);
             }
-            if is_x86_feature_detected!("avx2") {
+            if has_avx2() {
                 return Level(Kind::Avx2);
             }
         }
@@ -44,7 +46,7 @@ impl Level {
         let mut levels = vec![Level(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(is_x86_feature_detected!("avx2").then_some(Level(Kind::Avx2)));
+            levels.extend(has_avx2().then_some(Level(Kind::Avx2)));
             levels.extend(matches!(Level::detect().0, Kind::Avx512).then(Level::detect));
         }
         levels
@@ -55,7 +57,7 @@ impl Level {
         match self.0 {
             Kind::Portable => decode_all::<T>(bytes, into),
             // SAFETY: the function is safe but for needing AVX2, and by the invariant of `Level` this
-            // kind exists only where `is_x86_feature_detected` found AVX2.
+            // kind exists only where `has_avx2` found it.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { decode_avx2::<T>(bytes, into) },
             // SAFETY: as above; this kind exists only where all four of its features were found.
@@ -69,7 +71,7 @@ impl Level {
         match self.0 {
             Kind::Portable => encode_all::<T>(singles, into),
             // SAFETY: the function is safe but for needing AVX2, and by the invariant of `Level` this
-            // kind exists only where `is_x86_feature_detected` found AVX2.
+            // kind exists only where `has_avx2` found it.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { encode_avx2::<T>(singles, into) },
             // SAFETY: as above; this kind exists only where all four of its features were found.
@@ -77,6 +79,38 @@ impl Level {
             Kind::Avx512 => unsafe { encode_avx512::<T>(singles, into) },
         }
     }
+
+    /// [`decode_all`] of F16 with these instructions; `into` has as many elements as `bytes`.
+    pub(super) fn decode_half(self, bytes: &[u8], into: &mut [[u8; 4]]) {
+        match self.0 {
+            Kind::Portable => decode_all::<decode::F16>(bytes, into),
+            // SAFETY: the function is safe but for needing F16C, without which this kind does not exist.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { half::decode_f16c(bytes, into) },
+            // SAFETY: the function is safe but for needing AVX-512F, without which this kind does not exist.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { half::decode_avx512(bytes, into) },
+        }
+    }
+
+    /// [`encode_all`] to F16 with these instructions; `into` has room for as many elements as `singles`.
+    pub(super) fn encode_half(self, singles: &[[u8; 4]], into: &mut [u8]) {
+        match self.0 {
+            Kind::Portable => encode_all::<encode::F16>(singles, into),
+            // SAFETY: the function is safe but for needing F16C, without which this kind does not exist.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { half::encode_f16c(singles, into) },
+            // SAFETY: the function is safe but for needing AVX-512F, without which this kind does not exist.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { half::encode_avx512(singles, into) },
+        }
+    }
+}
+
+/// Whether there is AVX2, and F16C with it as in all processors made.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(target_arch = "x86_64")]

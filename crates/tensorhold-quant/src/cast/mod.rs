@@ -2,7 +2,8 @@
 //!
 //! Every cast is two steps, as it is in PyTorch: the element is read as an F32 (`decode`), and the F32 is
 //! written as the wanted type (`encode`). Blocks that fit the first cache go through both. The steps are plain
-//! loops, compiled once for every [`Level`] of the processor.
+//! loops, compiled once for every [`Level`] of the processor; F16 has instructions of its own (`half`). Results
+//! are stored by way of the caches: stream stores were slower, for large results too.
 //!
 //! # Source
 //! `torch.Tensor.to` of PyTorch 2.15 on an x86-64 processor with AVX2, bit for bit, as `tests/cast_golden.py`
@@ -11,6 +12,8 @@
 
 mod decode;
 mod encode;
+#[cfg(target_arch = "x86_64")]
+mod half;
 mod level;
 mod single;
 #[cfg(test)]
@@ -78,29 +81,20 @@ fn check(from: Dtype, from_len: usize, to: Dtype, to_len: usize) -> Result<()> {
 
 /// Does what [`cast`] does, for what [`check`] has let through.
 fn cast_at(level: Level, from: Dtype, bytes: &[u8], to: Dtype, into: &mut [u8]) {
-    if from == to {
-        return into.copy_from_slice(bytes);
-    }
-    let (Some(from_bytes), Some(to_bytes)) = (float_bytes(from), float_bytes(to)) else {
-        return;
-    };
-    let blocks = bytes.chunks(BLOCK * from_bytes);
-    for (bytes, into) in blocks.zip(into.chunks_mut(BLOCK * to_bytes)) {
-        cast_block(level, from, bytes, to, into);
-    }
-}
-
-/// Casts at most [`BLOCK`] elements.
-fn cast_block(level: Level, from: Dtype, bytes: &[u8], to: Dtype, into: &mut [u8]) {
     let is_wide = matches!(from, Dtype::F32 | Dtype::F64);
     match (from, to) {
+        _ if from == to => into.copy_from_slice(bytes),
         (Dtype::F32, _) => encode(level, bytes.as_chunks().0, to, is_wide, into),
         (_, Dtype::F32) => decode(level, from, bytes, into.as_chunks_mut().0),
         _ => {
             let mut singles = [[0; 4]; BLOCK];
-            let singles = &mut singles[..bytes.len() / float_bytes(from).unwrap_or(1)];
-            decode(level, from, bytes, singles);
-            encode(level, singles, to, is_wide, into);
+            let (from_bytes, to_bytes) = (float_bytes(from), float_bytes(to));
+            let blocks = bytes.chunks(BLOCK * from_bytes.unwrap_or(1));
+            for (bytes, into) in blocks.zip(into.chunks_mut(BLOCK * to_bytes.unwrap_or(1))) {
+                let singles = &mut singles[..bytes.len() / from_bytes.unwrap_or(1)];
+                decode(level, from, bytes, singles);
+                encode(level, singles, to, is_wide, into);
+            }
         }
     }
 }
@@ -108,7 +102,7 @@ fn cast_block(level: Level, from: Dtype, bytes: &[u8], to: Dtype, into: &mut [u8
 fn decode(level: Level, from: Dtype, bytes: &[u8], into: &mut [[u8; 4]]) {
     match from {
         Dtype::F64 => level.decode::<decode::F64>(bytes, into),
-        Dtype::F16 => level.decode::<decode::F16>(bytes, into),
+        Dtype::F16 => level.decode_half(bytes, into),
         Dtype::BF16 => level.decode::<decode::Bf16>(bytes, into),
         Dtype::F8_E4M3 => level.decode::<decode::F8E4m3>(bytes, into),
         Dtype::F8_E5M2 => level.decode::<decode::F8E5m2>(bytes, into),
@@ -121,7 +115,7 @@ fn decode(level: Level, from: Dtype, bytes: &[u8], into: &mut [[u8; 4]]) {
 fn encode(level: Level, singles: &[[u8; 4]], to: Dtype, is_wide: bool, into: &mut [u8]) {
     match to {
         Dtype::F64 => level.encode::<encode::F64>(singles, into),
-        Dtype::F16 => level.encode::<encode::F16>(singles, into),
+        Dtype::F16 => level.encode_half(singles, into),
         Dtype::BF16 if is_wide => level.encode::<encode::Bf16OnesNan>(singles, into),
         Dtype::BF16 => level.encode::<encode::Bf16QuietNan>(singles, into),
         Dtype::F8_E4M3 => level.encode::<encode::F8E4m3>(singles, into),
