@@ -5,12 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use tensorhold::{Backend, Bounds, ErrorKind, OpenOptions, Rules, Selection, Tensor};
+use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, TransferOptions};
 
+use crate::device::Device;
 use crate::error;
 use crate::framework::Ownership;
-use crate::index::{self, Asked};
-use crate::tensors::{Maker, insert};
+use crate::load::{Loader, Stats, Wanted, dtype_named, selection};
+use crate::tensors::Maker;
 
 struct Opened {
     checkpoint: tensorhold::Checkpoint,
@@ -22,6 +23,19 @@ impl Opened {
         self.checkpoint
             .tensor(name)
             .map_err(|error| error::to_py(py, &error))
+    }
+
+    /// What makes tensors on `device`, or where the checkpoint was told to.
+    fn maker_on(&self, py: Python<'_>, device: Option<&Bound<'_, PyAny>>) -> PyResult<Maker> {
+        let Some(device) = device else {
+            return Ok(self.maker.clone());
+        };
+        let maker = Maker {
+            framework: self.maker.framework,
+            device: Device::parse(Some(device))?,
+        };
+        maker.device.check(py, maker.framework)?;
+        Ok(maker)
     }
 }
 
@@ -149,51 +163,72 @@ impl Checkpoint {
         })
     }
 
-    /// Returns tensors that own their memory, by name.
+    /// Returns tensors that own their memory, by name, and what was done to load them.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the arguments of the Python function"
+    )]
+    #[pyo3(signature = (names, device, dtype, into, threads, progress))]
     fn load<'py>(
         &self,
         py: Python<'py>,
-        names: Option<Vec<String>>,
+        names: Option<&Bound<'py, PyAny>>,
         device: Option<&Bound<'py, PyAny>>,
+        dtype: Option<&str>,
+        into: Option<&Bound<'py, PyDict>>,
+        threads: Option<usize>,
         progress: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let opened = self.opened(py)?;
-        let maker = match device {
-            Some(_) => {
-                let maker = Maker {
-                    framework: opened.maker.framework,
-                    device: crate::device::Device::parse(device)?,
-                };
-                maker.device.check(py, maker.framework)?;
-                maker
-            }
-            None => opened.maker.clone(),
-        };
-        let tensors: Vec<Tensor<'_>> = match &names {
-            Some(names) => names
-                .iter()
-                .map(|name| opened.tensor(py, name))
-                .collect::<PyResult<_>>()?,
-            None => opened.checkpoint.tensors().collect(),
-        };
-        let total: u64 = tensors
-            .iter()
-            .map(|tensor| tensor.info().size_bytes())
-            .sum();
-        let mut done = 0;
-        let dict = PyDict::new(py);
-        for tensor in tensors {
-            insert(
-                &dict,
-                tensor.info().name,
-                maker.whole(py, &tensor, Ownership::Own)?,
-            )?;
-            done += tensor.info().size_bytes();
-            if let Some(progress) = progress {
-                progress.call1((done, total))?;
-            }
+        let maker = opened.maker_on(py, device)?;
+        let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
+        let mut wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
+        if let Some(into) = into {
+            wanted = wanted.into_given(py, into)?;
         }
-        Ok(dict)
+        let options = TransferOptions {
+            n_threads: threads,
+            memory_limit: None,
+        };
+        let (tensors, stats) = wanted.load(py, &maker, options, progress)?;
+        Ok((tensors, Stats(stats)))
+    }
+
+    /// Begins to read tensors in the background.
+    #[pyo3(signature = (names, device, dtype, memory_limit, threads))]
+    fn prefetch(
+        &self,
+        py: Python<'_>,
+        names: Option<&Bound<'_, PyAny>>,
+        device: Option<&Bound<'_, PyAny>>,
+        dtype: Option<&str>,
+        memory_limit: Option<u64>,
+        threads: Option<usize>,
+    ) -> PyResult<Loader> {
+        let opened = self.opened(py)?;
+        let maker = opened.maker_on(py, device)?;
+        let options = TransferOptions {
+            n_threads: threads,
+            memory_limit,
+        };
+        let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
+        let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
+        wanted.start(py, maker, options)
+    }
+
+    /// Returns what a load of `names` would read, for people to look at.
+    #[pyo3(signature = (names, dtype))]
+    fn plan(
+        &self,
+        py: Python<'_>,
+        names: Option<&Bound<'_, PyAny>>,
+        dtype: Option<&str>,
+    ) -> PyResult<PlanView> {
+        let opened = self.opened(py)?;
+        let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
+        let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
+        let plan = wanted.plan();
+        plan.map(PlanView).map_err(|error| error::to_py(py, &error))
     }
 
     /// Closes the files; tensors that were given stay.
@@ -222,10 +257,37 @@ fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
         "auto" => Ok(Backend::Auto),
         "mmap" => Ok(Backend::Mmap),
         "pread" => Ok(Backend::Pread),
+        "direct" => Ok(Backend::Direct),
         _ => {
-            let message = format!("backend `{name}` is none of `auto`, `mmap`, `pread`");
+            let message = format!("backend `{name}` is none of `auto`, `mmap`, `pread`, `direct`");
             Err(error::new(py, ErrorKind::InvalidArgument, message))
         }
+    }
+}
+
+/// What a load would read, and where it would go.
+#[pyclass(frozen, name = "LoadPlan", module = "tensorhold._native")]
+pub(crate) struct PlanView(LoadPlan);
+
+#[pymethods]
+impl PlanView {
+    /// The bytes that the tensors take.
+    #[getter]
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.requests().len()
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        let (n_tensors, size_bytes) = (self.__len__(), self.size_bytes());
+        format!("LoadPlan({n_tensors} tensors, {size_bytes} bytes)")
     }
 }
 
@@ -292,14 +354,7 @@ impl TensorSlice {
         index: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tensor = self.opened.tensor(py, &self.name)?;
-        let info = tensor.info();
-        let Asked::Basic(asked) = index::parse(index)? else {
-            let message =
-                "a slice takes integers, ranges, `...` and None; index the loaded tensor for more";
-            return Err(error::new(py, ErrorKind::InvalidSlice, message));
-        };
-        let selection = Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
-            .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))?;
+        let selection = selection(py, &tensor, index)?;
         self.opened.maker.part(py, &tensor, &selection)
     }
 }

@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use tensorhold::{Error, ErrorKind, Map, Result};
+use tensorhold::{Buffer, Error, ErrorKind, Map, Result};
 
 /// As much as any vector instruction of a framework wants.
 const ALIGN: usize = 64;
@@ -22,6 +22,8 @@ pub(crate) enum Owner {
     Map(#[allow(dead_code)] Arc<Map>),
     /// Memory of their own.
     Allocation(#[allow(dead_code)] Allocation),
+    /// Memory that a transfer filled.
+    Owned(#[allow(dead_code)] Buffer),
     /// An object that exports a buffer.
     Buffer(#[allow(dead_code)] Arc<crate::buffer::View>),
 }
@@ -66,6 +68,15 @@ impl Memory {
             len,
             owner: Owner::Buffer(Arc::clone(view)),
         })
+    }
+
+    /// All of `buffer`.
+    pub(crate) fn of_owned(buffer: Buffer) -> Memory {
+        Memory {
+            ptr: buffer.as_ptr(),
+            len: buffer.len(),
+            owner: Owner::Owned(buffer),
+        }
     }
 
     /// `size_bytes` zeros.

@@ -8,12 +8,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tensorhold::{
     Backend, Bounds, Checkpoint, Error, ErrorKind, Index, OpenOptions, Rules, Selection, Tensor,
+    TransferOptions,
 };
 
 use crate::collector::Paused;
+use crate::device::Device;
 use crate::error;
 use crate::framework::{Framework, Ownership};
 use crate::index::{self, Asked};
+use crate::load::{Loader, Wanted};
+use crate::prefetch;
 use crate::tensors::{Maker, insert};
 
 /// One open file and what its tensors are made for.
@@ -67,6 +71,20 @@ impl Handle {
     }
 }
 
+/// The tensor with this name, or the reference's words for a file without it.
+pub(crate) fn find<'a>(
+    py: Python<'_>,
+    checkpoint: &'a Checkpoint,
+    name: &str,
+) -> PyResult<Tensor<'a>> {
+    checkpoint.find(name).ok_or_else(|| {
+        let message = format!("File does not contain tensor {name}");
+        let file = checkpoint.files()[0].path().to_string_lossy();
+        let error = Error::new(ErrorKind::TensorNotFound, message.clone());
+        error::with_message(py, &error.with_file(file).with_tensor(name), &message)
+    })
+}
+
 fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
     match name {
         "mmap" => Ok(Backend::Mmap),
@@ -81,12 +99,7 @@ fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
 
 impl Opened {
     fn tensor(&self, py: Python<'_>, name: &str) -> PyResult<Tensor<'_>> {
-        self.checkpoint.find(name).ok_or_else(|| {
-            let message = format!("File does not contain tensor {name}");
-            let file = self.checkpoint.files()[0].path().to_string_lossy();
-            let error = Error::new(ErrorKind::TensorNotFound, message.clone());
-            error::with_message(py, &error.with_file(file).with_tensor(name), &message)
-        })
+        find(py, &self.checkpoint, name)
     }
 
     fn names<'py>(
@@ -114,9 +127,46 @@ impl Opened {
         Ok(Some(dict))
     }
 
+    fn prefetch(
+        &self,
+        py: Python<'_>,
+        plan: Option<&Bound<'_, PyDict>>,
+        device: Option<&Bound<'_, PyAny>>,
+        threads: usize,
+    ) -> PyResult<Loader> {
+        let maker = match device {
+            None => self.maker.clone(),
+            Some(_) => {
+                let maker = Maker {
+                    framework: self.maker.framework,
+                    device: Device::parse(device)?,
+                };
+                maker.device.check(py, maker.framework)?;
+                maker
+            }
+        };
+        let wanted = match plan {
+            None => Wanted::all(&self.checkpoint),
+            Some(plan) => prefetch::wanted(py, &self.checkpoint, plan)?,
+        };
+        for dtype in wanted.dtypes() {
+            maker.check(py, dtype)?;
+        }
+        let options = TransferOptions {
+            n_threads: Some(threads.max(1)),
+            memory_limit: None,
+        };
+        wanted.start(py, maker, options)
+    }
+
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let _paused = Paused::new(py);
         let ownership = self.maker.framework.drop_in_ownership();
+        if ownership == Ownership::Own || self.checkpoint.files()[0].map().is_none() {
+            let wanted = Wanted::all(&self.checkpoint);
+            let loaded = wanted.load(py, &self.maker, TransferOptions::default(), None)?;
+            return Ok(loaded.0);
+        }
+        let _paused = Paused::new(py);
         let dict = PyDict::new(py);
         for tensor in self.checkpoint.tensors() {
             insert(
@@ -126,6 +176,30 @@ impl Opened {
             )?;
         }
         Ok(dict)
+    }
+}
+
+/// What the header says of one tensor, in the reference's words.
+#[pyclass(frozen, get_all, module = "tensorhold._native")]
+pub(crate) struct TensorMeta {
+    /// The dtype's name in the file, such as "F32".
+    dtype: &'static str,
+    shape: Vec<u64>,
+    /// Where the bytes lie, counted from the first of the data.
+    data_offsets: (u64, u64),
+}
+
+#[pymethods]
+impl TensorMeta {
+    fn __repr__(&self) -> String {
+        let TensorMeta {
+            dtype,
+            shape,
+            data_offsets,
+        } = self;
+        format!(
+            "TensorMeta {{ dtype: {dtype:?}, shape: {shape:?}, data_offsets: {data_offsets:?} }}"
+        )
     }
 }
 
@@ -165,6 +239,31 @@ macro_rules! handle_class {
             /// Returns all tensors by name, in the order of their bytes.
             fn get_tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
                 self.0.opened(py)?.tensors(py)
+            }
+
+            /// Returns what the header says of the tensor with this name.
+            fn get_tensor_meta(&self, py: Python<'_>, name: &str) -> PyResult<TensorMeta> {
+                let opened = self.0.opened(py)?;
+                let tensor = opened.tensor(py, name)?;
+                let info = tensor.info();
+                Ok(TensorMeta {
+                    dtype: info.dtype.name(),
+                    shape: info.shape.to_vec(),
+                    data_offsets: (info.offsets.start, info.offsets.end),
+                })
+            }
+
+            /// Begins to read tensors in the background: those that `plan` names, whole where it says None, else the slice; all where
+            /// there is no plan. `threads` is the most that read at once.
+            #[pyo3(signature = (plan=None, *, device=None, threads=8))]
+            fn prefetch(
+                &self,
+                py: Python<'_>,
+                plan: Option<&Bound<'_, PyDict>>,
+                device: Option<&Bound<'_, PyAny>>,
+                threads: usize,
+            ) -> PyResult<Loader> {
+                self.0.opened(py)?.prefetch(py, plan, device, threads)
             }
 
             /// Returns an object to slice, which reads no more than is asked for.

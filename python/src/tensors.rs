@@ -33,6 +33,22 @@ impl Maker {
         Ok(maker)
     }
 
+    /// Refuses a type that the framework has none for, before any byte is read.
+    pub(crate) fn check(&self, py: Python<'_>, dtype: Dtype) -> PyResult<()> {
+        match self.framework {
+            Framework::Torch if !torch::has(py, dtype)? => {
+                let message =
+                    format!("prefetch cannot hand out dtype {dtype}: torch has no matching dtype");
+                Err(error::new(
+                    py,
+                    tensorhold::ErrorKind::InvalidArgument,
+                    message,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A tensor of the framework over `memory`.
     pub(crate) fn make<'py>(
         &self,

@@ -76,6 +76,11 @@ fn carries(from_dlpack: &Bound<'_, PyAny>, dtype: Dtype, object: &Bound<'_, PyAn
     made().unwrap_or(false)
 }
 
+/// Whether this PyTorch has a type for `dtype`.
+pub(crate) fn has(py: Python<'_>, dtype: Dtype) -> PyResult<bool> {
+    Ok(torch(py)?.types[dtype as usize].is_some())
+}
+
 /// A tensor over `memory`, which it keeps alive, with a storage of its own.
 pub(crate) fn tensor<'py>(
     py: Python<'py>,

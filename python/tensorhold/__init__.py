@@ -17,6 +17,8 @@ Example:
 
 from tensorhold._errors import SafetensorError
 from tensorhold._native import (
+    PrefetchLoader,
+    TensorMeta,
     TensorSpec,
     _safe_open_handle,
     deserialize,
@@ -31,7 +33,9 @@ from tensorhold.checkpoint import save as save
 
 # A star import gives what `safetensors` gives and no more: `open` would hide the builtin.
 __all__ = [
+    "PrefetchLoader",
     "SafetensorError",
+    "TensorMeta",
     "TensorSpec",
     "_safe_open_handle",
     "deserialize",

@@ -19,10 +19,14 @@ from typing_extensions import Buffer, Self
 
 __all__ = [
     "Checkpoint",
+    "LoadPlan",
+    "PrefetchLoader",
     "PySafeSlice",
     "TensorInfo",
+    "TensorMeta",
     "TensorSlice",
     "TensorSpec",
+    "TransferStats",
     "__version__",
     "_safe_open_handle",
     "cli_main",
@@ -41,6 +45,9 @@ __version__: str
 _StrPath: TypeAlias = str | PathLike[str]
 # A name, `TensorSpec` of its bytes, and whatever keeps those bytes alive.
 _SaveItem: TypeAlias = tuple[str, TensorSpec, object]
+
+# Whole tensors, or parts of them.
+_Names: TypeAlias = Sequence[str] | Mapping[str, Any]
 
 class _NamedFile(Protocol):
     name: _StrPath
@@ -89,6 +96,14 @@ class safe_open:
     def get_tensor(self, name: str) -> Any: ...
     def get_tensors(self) -> dict[str, Any]: ...
     def get_slice(self, name: str) -> PySafeSlice: ...
+    def get_tensor_meta(self, name: str) -> TensorMeta: ...
+    def prefetch(
+        self,
+        plan: dict[str, Any] | None = None,
+        *,
+        device: Any = None,
+        threads: int = 8,
+    ) -> PrefetchLoader: ...
 
 @final
 class _safe_open_handle:
@@ -113,6 +128,14 @@ class _safe_open_handle:
     def get_tensor(self, name: str) -> Any: ...
     def get_tensors(self) -> dict[str, Any]: ...
     def get_slice(self, name: str) -> PySafeSlice: ...
+    def get_tensor_meta(self, name: str) -> TensorMeta: ...
+    def prefetch(
+        self,
+        plan: dict[str, Any] | None = None,
+        *,
+        device: Any = None,
+        threads: int = 8,
+    ) -> PrefetchLoader: ...
 
 def serialize(
     tensor_dict: dict[str, TensorSpec], metadata: dict[str, str] | None = None
@@ -162,6 +185,65 @@ class TensorSlice:
     def shape(self) -> tuple[int, ...]: ...
     def __getitem__(self, index: Any, /) -> Any: ...
 
+# What a load would read: `str` of it has a line for each tensor.
+@final
+class LoadPlan:
+    @property
+    def size_bytes(self) -> int: ...
+    def __len__(self) -> int: ...
+
+# What a load did, and how. `reading_seconds` and `waiting_seconds` are of all threads together.
+@final
+class TransferStats:
+    @property
+    def wanted_bytes(self) -> int: ...
+    @property
+    def read_bytes(self) -> int: ...
+    @property
+    def n_reads(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def reading_seconds(self) -> float: ...
+    @property
+    def waiting_seconds(self) -> float: ...
+    @property
+    def gb_per_second(self) -> float: ...
+    # `mapped`, `copied`, `buffered` or `direct`, for each file.
+    @property
+    def ways(self) -> list[str]: ...
+
+# Each tensor is given out once, by `take` or by iterating.
+@final
+class PrefetchLoader:
+    def names(self) -> list[str]: ...
+    def __len__(self) -> int: ...
+    def take(self, name: str) -> Any: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> tuple[str, Any]: ...
+    def stats(self) -> TransferStats: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+# What the header says of a tensor, in the reference's words.
+@final
+class TensorMeta:
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> list[int]: ...
+    @property
+    def data_offsets(self) -> tuple[int, int]: ...
+
 # `source`: a file, a folder, an index, or a list of files. Raises TensorNotFound for unknown names
 # and Closed after `close`.
 @final
@@ -184,14 +266,28 @@ class Checkpoint:
     # A view of the map where there is one.
     def tensor(self, name: str) -> Any: ...
     def slice(self, name: str) -> TensorSlice: ...
-    # Tensors that own their memory; in the order of `names`, or of `keys`. `progress` is called
-    # with the bytes done and the bytes in all; what it raises ends the load.
+    # Tensors that own their memory, in the order of `names`, or of `keys`, and what was done. A
+    # mapping from names to indices gives parts. `into`: descriptions of dense, writable tensors in
+    # host memory, with what keeps them alive. `progress` is called with the bytes done and the
+    # bytes in all; what it raises ends the load.
     def load(
         self,
-        names: Sequence[str] | None,
+        names: _Names | None,
         device: Any,
+        dtype: str | None,
+        into: Mapping[str, tuple[TensorSpec, object]] | None,
+        threads: int | None,
         progress: Callable[[int, int], object] | None,
-    ) -> dict[str, Any]: ...
+    ) -> tuple[dict[str, Any], TransferStats]: ...
+    def prefetch(
+        self,
+        names: _Names | None,
+        device: Any,
+        dtype: str | None,
+        memory_limit: int | None,
+        threads: int | None,
+    ) -> PrefetchLoader: ...
+    def plan(self, names: _Names | None, dtype: str | None) -> LoadPlan: ...
     def close(self) -> None: ...
 
 # Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is

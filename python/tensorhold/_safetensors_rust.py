@@ -3,6 +3,8 @@
 from tensorhold import __version__
 from tensorhold._errors import SafetensorError
 from tensorhold._native import (
+    PrefetchLoader,
+    TensorMeta,
     TensorSpec,
     _safe_open_handle,
     deserialize,
@@ -12,7 +14,9 @@ from tensorhold._native import (
 )
 
 __all__ = [
+    "PrefetchLoader",
     "SafetensorError",
+    "TensorMeta",
     "TensorSpec",
     "__version__",
     "_safe_open_handle",

@@ -59,7 +59,7 @@ class Checkpoint(Mapping[str, Any]):
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"` or `"pread"`.
+        backend: `"auto"`, `"mmap"`, `"pread"`, or `"direct"` to read past the page cache.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -84,8 +84,8 @@ class Checkpoint(Mapping[str, Any]):
         backend: str = "auto",
     ) -> None:
         self._source = source
-        self._device = device
         self._native = _native.Checkpoint(source, framework, device, strict, backend)
+        self._stats: _native.TransferStats | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self._native.tensor(name)
@@ -163,42 +163,80 @@ class Checkpoint(Mapping[str, Any]):
 
     def load(
         self,
-        names: Iterable[str] | None = None,
+        names: Iterable[str] | Mapping[str, Any] | None = None,
         *,
         device: Any = None,
+        dtype: Any = None,
+        into: Mapping[str, Any] | None = None,
+        threads: int | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
-        """Tensors that own their memory and outlive the checkpoint, by name.
+        """Tensors that own their memory and outlive the checkpoint, by name, read in parallel.
 
         Args:
-            names: Which tensors, in the order to give them; all where `None`.
+            names: Which tensors, in the order to give them; all where `None`. A mapping gives
+                parts: from a name to an index as for `slice`, or to `None` for all of it.
             device: Where they are to be, if elsewhere than the checkpoint's device.
+            dtype: What floats are cast to while they are read, with the values that PyTorch's
+                cast gives; other types stay what they are.
+            into: Tensors to fill instead of new ones, by name: dense, in host memory, of the same
+                shape. They are given back. Those of another float type are cast to.
+            threads: How many threads read, if not as many as the file and the machine deserve.
             progress: Called now and then with the bytes done and the bytes in all.
 
         Raises:
             KeyError: No tensor has one of these names.
             TypeError: `names` is a single name.
+            ValueError: A tensor of `into` cannot be filled.
 
         Example:
             >>> import numpy as np
-            >>> _ = save({"a": np.ones(1), "b": np.zeros(1)}, "ab.safetensors")
+            >>> _ = save({"a": np.ones((2, 2)), "b": np.zeros(1)}, "ab.safetensors")
             >>> with open("ab.safetensors", framework="np") as checkpoint:
             ...     tensors = checkpoint.load(["b"])
+            ...     columns = checkpoint.load({"a": np.s_[:, :1]}, dtype=np.float32)
             >>> tensors
             {'b': array([0.])}
+            >>> columns["a"].shape, columns["a"].dtype
+            ((2, 1), dtype('float32'))
         """
-        device = self._device if device is None else device
-        wanted = None if names is None else list(_several(names))
-        return self._native.load(wanted, device, progress)
+        wanted = _wanted(names)
+        into = {} if into is None else into
+        known = self if wanted is None else set(wanted)
+        for name in into:
+            if name not in known:
+                raise ArgumentError(
+                    f"`into` has a tensor for `{name}`, which is not to be loaded",
+                    kind="InvalidArgument",
+                    tensor=name,
+                )
+        given = {name: _given(name, tensor) for name, tensor in into.items()}
+        tensors, self._stats = self._native.load(
+            wanted, device, _dtype_name(dtype), given, threads, progress
+        )
+        return {**tensors, **into}
+
+        return tensors
 
     def stream(
-        self, names: Iterable[str] | None = None, *, device: Any = None
+        self,
+        names: Iterable[str] | Mapping[str, Any] | None = None,
+        *,
+        device: Any = None,
+        dtype: Any = None,
+        memory_limit: int | str = "1GiB",
+        threads: int | None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """Pairs of a name and a tensor that owns its memory, read one at a time as they are taken.
+        """Pairs of a name and a tensor that owns its memory, read ahead while they are used.
 
         Args:
-            names: Which tensors, in the order to give them; all where `None`.
+            names: Which tensors, in the order to give them; all where `None`. A mapping gives
+                parts, as for `load`.
             device: Where they are to be, if elsewhere than the checkpoint's device.
+            dtype: What floats are cast to, as for `load`.
+            memory_limit: The most memory of tensors that were read ahead: bytes, `"500MB"` or
+                `"1GiB"`. A single tensor may be larger.
+            threads: How many threads read.
 
         Raises:
             KeyError: No tensor has one of these names.
@@ -213,8 +251,38 @@ class Checkpoint(Mapping[str, Any]):
             a [1.]
             b [0.]
         """
-        wanted = self if names is None else _several(names)
-        return ((name, self.load([name], device=device)[name]) for name in wanted)
+        limit = _size_bytes(memory_limit)
+        loader = self._native.prefetch(_wanted(names), device, _dtype_name(dtype), limit, threads)
+        return self._taken(loader)
+
+    def _taken(self, loader: _native.PrefetchLoader) -> Iterator[tuple[str, Any]]:
+        with loader:
+            for name in loader.names():
+                yield name, loader.take(name)
+            self._stats = loader.stats()
+
+    def plan(
+        self, names: Iterable[str] | Mapping[str, Any] | None = None, *, dtype: Any = None
+    ) -> _native.LoadPlan:
+        """What `load` would read, to print and to count, without reading it.
+
+        Raises:
+            KeyError: No tensor has one of these names.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.ones((4, 2), np.float32)}, "a.safetensors")
+            >>> with open("a.safetensors", framework="np") as checkpoint:
+            ...     print(checkpoint.plan({"a": np.s_[:2]}))
+            a.safetensors 4096..4112: a F32 [2, 2] of [4, 2] -> buffer 0 at 0, 16 bytes
+            1 requests, 1 files, 1 buffers, 16 bytes
+        """
+        return self._native.plan(_wanted(names), _dtype_name(dtype))
+
+    @property
+    def stats(self) -> _native.TransferStats | None:
+        """What the last `load` or finished `stream` did: bytes, seconds, how each file was read."""
+        return self._stats
 
     def close(self) -> None:
         """Lets go of the files. Tensors that are views stay valid and keep what they need."""
@@ -236,7 +304,7 @@ def open(
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"` or `"pread"`.
+        backend: `"auto"`, `"mmap"`, `"pread"`, or `"direct"` to read past the page cache.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -305,12 +373,47 @@ def save(
     return [str(path) for path in written]
 
 
-def _several(names: Iterable[str]) -> Iterable[str]:
+def _wanted(
+    names: Iterable[str] | Mapping[str, Any] | None,
+) -> Sequence[str] | Mapping[str, Any] | None:
     """`names`, unless they are the letters of one name."""
     if isinstance(names, str):
         message = f'names must be an iterable of names, not a `str`; give ["{names}"]'
         raise TypeError(message)
-    return names
+    return names if names is None or isinstance(names, Mapping) else list(names)
+
+
+def _dtype_name(dtype: Any) -> str | None:
+    """The name of a dtype of any framework, or of ours."""
+    if dtype is None or isinstance(dtype, str):
+        return dtype
+    if isinstance(dtype, type):
+        # numpy.float32, jax.numpy.bfloat16
+        return dtype.__name__
+    name = getattr(dtype, "name", None)
+    return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
+
+
+def _given(name: str, tensor: Any) -> tuple[_native.TensorSpec, object]:
+    """The memory of a tensor that is to be filled."""
+    front_end = _front_end(tensor)
+    describe = None
+    if front_end is not None:
+        describe = getattr(import_module(f"tensorhold.{front_end}"), "_describe_writable", None)
+    if describe is None:
+        raise ArgumentError(
+            f"`{name}` of `into` is {type(tensor)}, which cannot be written to",
+            kind="InvalidArgument",
+            tensor=name,
+        )
+    spec: _native.TensorSpec | None = describe(name, tensor)
+    if spec is None:
+        raise ArgumentError(
+            f"`{name}` of `into` is not dense memory of the host that can be written to",
+            kind="InvalidArgument",
+            tensor=name,
+        )
+    return spec, tensor
 
 
 def _items(
@@ -358,8 +461,8 @@ def _size_bytes(size: int | str) -> int:
     size_bytes = 0 if match is None or unit is None else int(Decimal(match[1]) * unit)
     if not 1 <= size_bytes <= _MAX_SHARD_BYTES:
         raise ArgumentError(
-            f"`{size}` is no size of a shard: give a whole number of bytes from 1 to 2^64 - 1, or"
-            " one with a unit such as `5GB` or `4GiB`",
+            f"`{size}` is no size: give a whole number of bytes from 1 to 2^64 - 1, or one with a"
+            " unit such as `5GB` or `4GiB`",
             kind="InvalidArgument",
         )
     return size_bytes

@@ -219,6 +219,18 @@ def _flatten(
     return flattened
 
 
+def _describe_writable(name: str, array: Array) -> TensorSpec | None:
+    """The memory of `array`, if it is dense and writable."""
+    if (
+        not isinstance(array, np.ndarray)
+        or not array.flags.c_contiguous
+        or not array.flags.writeable
+    ):
+        return None
+    spec, _ = _describe(name, array)
+    return spec if spec.data_ptr == array.ctypes.data else None
+
+
 def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:
     """What the writer needs to know of `array`, and the array that holds the bytes to write."""
     if not isinstance(array, np.ndarray | np.generic):

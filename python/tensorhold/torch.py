@@ -556,6 +556,16 @@ def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor
     return spec, dense
 
 
+def _describe_writable(name: str, tensor: torch.Tensor) -> TensorSpec | None:
+    """The memory of `tensor`, if it is dense and the host's."""
+    tensor = tensor.detach()
+    is_dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not is_dense or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        return None
+    spec, _ = _describe(name, tensor)
+    return spec if spec.data_ptr == tensor.data_ptr() else None
+
+
 def _flatten_as_ptr(
     tensors: dict[str, torch.Tensor], keep_alive_buffer: list[Any]
 ) -> dict[str, TensorSpec]:

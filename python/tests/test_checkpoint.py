@@ -379,7 +379,7 @@ def test_an_alignment_out_of_range_is_a_wrong_argument(align: int) -> None:
 
 @pytest.mark.parametrize("size", [10**30, 2**64, -1, 0, 2.5, 5e9, True, "99999999TB"])
 def test_a_size_that_no_shard_can_have_is_a_wrong_argument(size: Any) -> None:
-    with pytest.raises(ValueError, match="no size of a shard") as caught:
+    with pytest.raises(ValueError, match="is no size") as caught:
         tensorhold.save({"a": np.zeros(1)}, "a.safetensors", max_shard_size=size)
     assert isinstance(caught.value, tensorhold.SafetensorError)
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use tensorhold_core::{
-    Bounds, Error, ErrorKind, Index, LoadPlan, Result, Selection, ShardIndex, Source, TensorInfo,
+    Bounds, Error, ErrorKind, Index, LoadPlan, Request, Result, Selection, ShardIndex, Source,
+    TensorInfo,
 };
 use tensorhold_io::{Pread, open_regular};
 
@@ -26,6 +27,7 @@ pub struct Checkpoint {
 pub struct Tensor<'a> {
     file: &'a File,
     file_index: usize,
+    index: usize,
     info: TensorInfo<'a>,
 }
 
@@ -126,9 +128,11 @@ impl Checkpoint {
             .iter()
             .enumerate()
             .flat_map(|(file_index, file)| {
-                file.header().tensors().map(move |info| Tensor {
+                let tensors = file.header().tensors().enumerate();
+                tensors.map(move |(index, info)| Tensor {
                     file,
                     file_index,
+                    index,
                     info,
                 })
             })
@@ -142,6 +146,7 @@ impl Checkpoint {
         Some(Tensor {
             file,
             file_index,
+            index,
             info: file.header().tensor_at(index)?,
         })
     }
@@ -193,6 +198,18 @@ impl<'a> Tensor<'a> {
     #[must_use]
     pub fn file_index(&self) -> usize {
         self.file_index
+    }
+
+    /// Its number in that file, in the order of the bytes.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// A request for all of it, in a [plan](Checkpoint::plan) over its checkpoint.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        Request::whole(self.file_index, self.index)
     }
 
     /// Its bytes where they lie, if the file is mapped.

@@ -18,8 +18,9 @@ mod worker;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use tensorhold_core::{Cut, LoadPlan, Result, Tasks};
+use tensorhold_core::{Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
 use tensorhold_io::{Buffer, Way};
+use tensorhold_quant::can_cast;
 
 use self::counters::Counters;
 use self::exchange::Exchange;
@@ -60,7 +61,7 @@ impl Transfer {
     /// `given` holds memory for buffers by their number in the plan, each as long as the plan says; the others are allocated.
     ///
     /// # Errors
-    /// `InvalidArgument` if the plan fills a byte of a buffer twice or never.
+    /// `InvalidArgument` if the plan fills a byte of a buffer twice or never, or asks for a cast that [cannot](can_cast) be.
     ///
     /// # Panics
     /// If there are not as many files as the plan has, or a given buffer has another size.
@@ -113,6 +114,7 @@ impl Transfer {
         options: TransferOptions,
     ) -> Result<Transfer> {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
+        refuse_casts(&plan)?;
         let wanted = wanted_bytes(&plan);
         let origins: Vec<Origin> = files
             .iter()
@@ -259,6 +261,23 @@ fn cut_for(way: Way) -> Cut {
             max_gap_bytes: 64 << 10,
         },
     }
+}
+
+fn refuse_casts(plan: &LoadPlan) -> Result<()> {
+    for request in plan.requests() {
+        let info = plan.tensor(request);
+        if let Some(dtype) = request.dtype
+            && dtype != info.dtype
+            && !can_cast(info.dtype, dtype)
+        {
+            let message = format!("{} cannot be cast to {dtype}", info.dtype);
+            let error = Error::new(ErrorKind::InvalidArgument, message);
+            return Err(error
+                .with_file(plan.file_name(request.file))
+                .with_tensor(info.name));
+        }
+    }
+    Ok(())
 }
 
 /// The bytes that are wanted of each file.

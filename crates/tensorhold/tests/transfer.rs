@@ -81,7 +81,8 @@ fn run(checkpoint: &Checkpoint, plan: LoadPlan, options: TransferOptions) -> Vec
     let files = checkpoint.files();
     let (buffers, stats) =
         Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(())).expect("it is in order");
-    assert!(stats.read_bytes >= stats.wanted_bytes);
+    let size_bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+    assert_eq!(stats.wanted_bytes, size_bytes as u64);
     buffers
 }
 
@@ -320,5 +321,56 @@ proptest! {
         while let Some((number, buffer)) = transfer.next().unwrap() {
             prop_assert_eq!(&buffer[..], &expected[number][..]);
         }
+    }
+}
+
+#[test]
+fn elements_are_cast_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.safetensors");
+    let numbers: Vec<f32> = (0..3_000_000).map(|n| n as f32 / 8.0).collect();
+    let bytes: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    let spec = TensorSpec {
+        name: "x",
+        dtype: Dtype::F32,
+        shape: &[3000, 1000],
+    };
+    let options = SaveOptions {
+        align: None,
+        durability: tensorhold::Durability::None,
+    };
+    save_file(&path, &[spec], None, &options, |_| Ok((&bytes[..]).into())).unwrap();
+    for backend in BACKENDS {
+        let checkpoint = open(std::slice::from_ref(&path), backend);
+        let mut plan = checkpoint.plan();
+        plan.add_new(Request::whole(0, 0).cast(Dtype::F64)).unwrap();
+        let every_third = Index::Range {
+            start: None,
+            stop: None,
+            step: Some(3),
+        };
+        let columns = [Index::ALL, every_third];
+        let selection =
+            Selection::resolve(Dtype::F32, &[3000, 1000], &columns, Bounds::Clamped).unwrap();
+        let part = Request::whole(0, 0).part(selection);
+        plan.add_new(part.cast(Dtype::F64)).unwrap();
+        let buffers = run(&checkpoint, plan, threads(2));
+        let doubles = |buffer: &Buffer| -> Vec<f64> {
+            let chunks = buffer.as_chunks::<8>().0;
+            chunks
+                .iter()
+                .map(|chunk| f64::from_le_bytes(*chunk))
+                .collect()
+        };
+        let expected: Vec<f64> = numbers.iter().map(|&number| f64::from(number)).collect();
+        assert!(doubles(&buffers[0]) == expected, "{backend:?}");
+        let rows = expected.chunks(1000);
+        let third: Vec<f64> = rows
+            .flat_map(|row| row.iter().step_by(3).copied())
+            .collect();
+        assert!(doubles(&buffers[1]) == third, "{backend:?}");
     }
 }

@@ -83,7 +83,7 @@ impl Request {
     /// The same with a part of the tensor only.
     #[must_use]
     pub fn part(mut self, selection: Selection) -> Request {
-        self.selection = (!selection.is_whole()).then(|| Box::new(selection));
+        self.selection = Some(Box::new(selection));
         self
     }
 

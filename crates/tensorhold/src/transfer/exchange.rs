@@ -131,25 +131,29 @@ impl Exchange {
     }
 
     /// What `worker` is to do next; `None` when there is nothing left, or, for the impatient, no room now.
-    pub fn job(&self, worker: usize, tasks: &Tasks, patience: Patience) -> Option<Job> {
+    ///
+    /// # Errors
+    /// `NoMemory`, with the task that there is none for; the worker is to [fail](Exchange::fail) it.
+    pub fn job(
+        &self,
+        worker: usize,
+        tasks: &Tasks,
+        patience: Patience,
+    ) -> Result<Option<Job>, (usize, Error)> {
         let mut state = self.lock();
         loop {
-            if state.end.is_some() {
-                return None;
-            }
-            let (task, is_urgent) = state.queue.peek(worker)?;
+            let next = state.queue.peek(worker).filter(|_| state.end.is_none());
+            let Some((task, is_urgent)) = next else {
+                return Ok(None);
+            };
             if is_urgent || state.has_room_for(&tasks.tasks()[task], tasks) {
                 state.queue.pop(worker);
-                break match state.lend(task, tasks) {
-                    Ok(job) => Some(job),
-                    Err(error) => {
-                        self.end(state, End::Failed(Some(error)));
-                        None
-                    }
-                };
+                state.n_running += 1;
+                let lent = state.lend(task, tasks);
+                return lent.map(Some).map_err(|error| (task, error));
             }
             if patience == Patience::Leave {
-                return None;
+                return Ok(None);
             }
             state = sync::wait(&self.room, state);
         }
@@ -297,7 +301,6 @@ impl State {
         for number in numbers {
             lent.push(self.lend_piece(number, tasks)?);
         }
-        self.n_running += 1;
         Ok(Job { task, lent })
     }
 

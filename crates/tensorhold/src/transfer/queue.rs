@@ -101,9 +101,13 @@ mod tests {
 
     #[test]
     fn each_task_is_taken_once_whoever_takes() {
-        for stretches in [&[0..10][..], &[0..3, 3..10], &[0..0, 0..10, 10..10]] {
+        for stretches in [
+            vec![0..10, 10..10],
+            vec![0..3, 3..10],
+            vec![0..0, 0..10, 10..10],
+        ] {
             for n_workers in 1..4 {
-                let mut all = drain(&mut Queue::of(stretches.to_vec()), n_workers);
+                let mut all = drain(&mut Queue::of(stretches.clone()), n_workers);
                 all.sort_unstable();
                 assert_eq!(all, (0..10).collect::<Vec<_>>());
             }
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn what_is_urgent_comes_first_and_only_once() {
-        let mut queue = Queue::of([0..6].to_vec());
+        let mut queue = Queue::of(vec![0..6, 6..6]);
         assert_eq!(queue.pop(0), Some(0));
         queue.hurry([0, 4, 5].into_iter());
         queue.hurry([4].into_iter());

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
 use tensorhold_io::{Buffer, Part};
+use tensorhold_quant::cast;
 
 use super::counters::Counters;
 use super::exchange::{Exchange, Job, Lent, Patience};
@@ -57,14 +58,18 @@ impl Worker {
     fn step(&mut self, patience: Patience) -> bool {
         let shared = Arc::clone(&self.shared);
         let asked = Instant::now();
-        let Some(job) = shared.exchange.job(self.number, &shared.tasks, patience) else {
+        let job = shared.exchange.job(self.number, &shared.tasks, patience);
+        let Some(job) = job.transpose() else {
             return false;
         };
         shared.counters.count_wait(asked);
         let mut unfinished = Unfinished(Some(&shared.exchange));
-        let done = self.carry_out(&shared, job);
+        let done = job.and_then(|job| {
+            let task = job.task;
+            self.carry_out(&shared, job).map_err(|error| (task, error))
+        });
         unfinished.0 = None;
-        match done {
+        match done.map_err(|(task, error)| blame(&shared, task, error)) {
             Ok(complete) => shared.exchange.finish(complete),
             Err(error) => shared.exchange.fail(error),
         }
@@ -76,8 +81,7 @@ impl Worker {
         let pieces = shared.tasks.pieces(task);
         let begun = Instant::now();
         let mut places = places(job.lent)?;
-        self.fill(shared, task, pieces, &mut places)
-            .map_err(|error| blame(&shared.plan, task, pieces, error))?;
+        self.fill(shared, task, pieces, &mut places)?;
         shared.counters.count_read(task.extent.range.len(), begun);
         let complete = pieces.iter().zip(places);
         Ok(complete
@@ -97,7 +101,9 @@ impl Worker {
         if let (
             [
                 Piece {
-                    selection: None, ..
+                    selection: None,
+                    cast: None,
+                    ..
                 },
             ],
             [place],
@@ -105,14 +111,15 @@ impl Worker {
         {
             return source.read_at(range.start, place.bytes());
         }
-        let mut gather = |bytes: &[u8]| gather(pieces, places, range, bytes);
-        if source.with_bytes(range, &mut gather)? {
-            return Ok(());
+        let mut taken = Ok(());
+        let mut take =
+            |bytes: &[u8]| taken = take_apart(&shared.plan, pieces, places, range, bytes);
+        if !source.with_bytes(range, &mut take)? {
+            let scratch = self.scratch(range.len())?;
+            source.read_at(range.start, scratch)?;
+            take(scratch);
         }
-        let scratch = self.scratch(range.len())?;
-        source.read_at(range.start, scratch)?;
-        gather(scratch);
-        Ok(())
+        taken
     }
 
     fn scratch(&mut self, size_bytes: u64) -> Result<&mut [u8]> {
@@ -162,24 +169,44 @@ fn places(lent: Vec<Lent>) -> Result<Vec<Place>> {
     Ok(lent.into_iter().map(place).collect())
 }
 
-/// Takes the pieces out of `bytes`, which are those of `range` of the file.
-fn gather(pieces: &[Piece], places: &mut [Place], range: ByteRange, bytes: &[u8]) {
+/// Puts the pieces in `bytes`, which are those of `range` of the file, in their places.
+fn take_apart(
+    plan: &LoadPlan,
+    pieces: &[Piece],
+    places: &mut [Place],
+    range: ByteRange,
+    bytes: &[u8],
+) -> Result<()> {
     let within = |position: u64| {
         usize::try_from(position - range.start).expect("a piece lies in the bytes of its task")
     };
+    let mut gathered = Vec::new();
     for (piece, place) in pieces.iter().zip(places) {
         let span = &bytes[within(piece.range.start)..within(piece.range.end)];
-        match &piece.selection {
-            Some(selection) => selection.gather_span(span, place.bytes()),
-            None => place.bytes().copy_from_slice(span),
+        let into = place.bytes();
+        let from = || plan.tensor(&plan.requests()[piece.request]).dtype;
+        match (&piece.selection, piece.cast) {
+            (None, None) => into.copy_from_slice(span),
+            (Some(selection), None) => selection.gather_span(span, into),
+            (None, Some(to)) => cast(from(), span, to, into)?,
+            (Some(selection), Some(to)) => {
+                let size = usize::try_from(selection.size_bytes());
+                gathered.resize(size.expect("it is no larger than its span"), 0);
+                selection.gather_span(span, &mut gathered);
+                cast(from(), &gathered, to, into)?;
+            }
         }
     }
+    Ok(())
 }
 
 /// Names the file, and the tensor that the bytes of the error belong to.
-fn blame(plan: &LoadPlan, task: &Task, pieces: &[Piece], error: Error) -> Error {
+fn blame(shared: &Shared, task: usize, error: Error) -> Error {
+    let Shared { plan, tasks, .. } = shared;
+    let task = &tasks.tasks()[task];
     let at = error.bytes().map(|bytes| bytes.start);
     let hit = |piece: &&Piece| at.is_some_and(|at| at < piece.range.end);
+    let pieces = tasks.pieces(task);
     let error = error.with_file(plan.file_name(task.extent.file));
     match pieces.iter().find(hit).or(pieces.first()) {
         Some(piece) => error.with_tensor(plan.tensor(&plan.requests()[piece.request]).name),

@@ -1,0 +1,510 @@
+//! Plans in Python's words, and tensors out of what a transfer gives.
+
+use std::any::Any;
+use std::collections::{BTreeSet, HashMap};
+use std::ptr::NonNull;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyMapping, PyString};
+use tensorhold::{
+    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Request, Result, Selection,
+    Tensor, Transfer, TransferOptions, TransferStats,
+};
+
+use crate::collector::Paused;
+use crate::error;
+use crate::index::{self, Asked};
+use crate::memory::Memory;
+use crate::spec::TensorSpec;
+use crate::tensors::{Maker, alignment, insert, to_native_order};
+
+/// Tensors, or parts of them, that are wanted of a checkpoint, in the order to give them.
+pub(crate) struct Wanted<'a> {
+    checkpoint: &'a Checkpoint,
+    requests: Vec<Request>,
+    given: Vec<(usize, Buffer)>,
+}
+
+impl<'a> Wanted<'a> {
+    /// All tensors of the checkpoint.
+    pub(crate) fn all(checkpoint: &'a Checkpoint) -> Wanted<'a> {
+        let requests = checkpoint.tensors().map(|tensor| tensor.request());
+        Wanted::of(checkpoint, requests.collect())
+    }
+
+    /// These.
+    pub(crate) fn of(checkpoint: &'a Checkpoint, requests: Vec<Request>) -> Wanted<'a> {
+        Wanted {
+            checkpoint,
+            requests,
+            given: Vec::new(),
+        }
+    }
+
+    /// What `names` asks for: each name whole, or, of a mapping from names to indices, that part of it; all where it is None.
+    pub(crate) fn named(
+        py: Python<'_>,
+        checkpoint: &'a Checkpoint,
+        names: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Wanted<'a>> {
+        let Some(names) = names else {
+            return Ok(Wanted::all(checkpoint));
+        };
+        let find = |name: &str| {
+            let tensor = checkpoint.tensor(name);
+            tensor.map_err(|error| error::to_py(py, &error))
+        };
+        let mut requests = Vec::new();
+        if let Ok(parts) = names.cast::<PyMapping>() {
+            for item in parts.items()?.iter() {
+                let (name, part) = item.extract::<(String, Bound<'_, PyAny>)>()?;
+                let tensor = find(&name)?;
+                requests.push(match part.is_none() {
+                    true => tensor.request(),
+                    false => tensor.request().part(selection(py, &tensor, &part)?),
+                });
+            }
+        } else {
+            for name in names.try_iter()? {
+                requests.push(find(&name?.extract::<String>()?)?.request());
+            }
+        }
+        Ok(Wanted::of(checkpoint, requests))
+    }
+
+    /// The same with elements cast to `dtype` where they are floats.
+    pub(crate) fn cast(mut self, dtype: Option<Dtype>) -> Wanted<'a> {
+        let plan = self.checkpoint.plan();
+        for request in &mut self.requests {
+            let from = plan.tensor(request).dtype;
+            request.dtype = dtype.filter(|&dtype| tensorhold::can_cast(from, dtype));
+        }
+        self
+    }
+
+    /// The same into memory of the caller's, by name: its description, and what keeps it alive.
+    pub(crate) fn into_given(
+        mut self,
+        py: Python<'_>,
+        given: &Bound<'_, PyDict>,
+    ) -> PyResult<Wanted<'a>> {
+        let plan = self.checkpoint.plan();
+        let mut ranges = Vec::new();
+        for (number, request) in self.requests.iter_mut().enumerate() {
+            let name = plan.tensor(request).name;
+            let Some(item) = given.get_item(name)? else {
+                continue;
+            };
+            let (spec, hold) = item.extract::<(Bound<'_, TensorSpec>, Py<PyAny>)>()?;
+            let spec = spec.get();
+            check_given(&plan, request, spec)
+                .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
+            request.dtype = Some(spec.dtype);
+            ranges.push((spec.data_ptr, spec.data_len as u64));
+            // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
+            // overlaps, as `refuse_overlap` checks before any is used.
+            self.given
+                .push((number, unsafe { buffer_over(spec, hold) }));
+        }
+        refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
+        Ok(self)
+    }
+
+    /// The types of the tensors as they will be made.
+    pub(crate) fn dtypes(&self) -> BTreeSet<Dtype> {
+        let plan = self.checkpoint.plan();
+        let dtype = |request: &Request| request.dtype.unwrap_or(plan.tensor(request).dtype);
+        self.requests.iter().map(dtype).collect()
+    }
+
+    /// The plan, in which buffer `n` is that of request `n`, and the buffers that are there already.
+    pub(crate) fn plan(&self) -> Result<LoadPlan> {
+        let mut plan = self.checkpoint.plan();
+        for request in &self.requests {
+            plan.add_new(request.clone())?;
+        }
+        Ok(plan)
+    }
+
+    /// Carries it out, and gives the tensors by name.
+    pub(crate) fn load<'py>(
+        self,
+        py: Python<'py>,
+        maker: &Maker,
+        options: TransferOptions,
+        progress: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyDict>, TransferStats)> {
+        let plan = self.plan().map_err(|error| error::to_py(py, &error))?;
+        let files = self.checkpoint.files();
+        let mut report = Report::new(plan.size_bytes(), progress);
+        let (running, given) = (plan.clone(), self.given);
+        let loaded = py.detach(|| {
+            Transfer::run(running, files, given, options, &mut |done| {
+                report.call(done)
+            })
+        });
+        let (buffers, stats) = match report.raised {
+            Some(raised) => return Err(raised),
+            None => loaded.map_err(|error| error::to_py(py, &error))?,
+        };
+        let _paused = Paused::new(py);
+        let dict = PyDict::new(py);
+        for (request, buffer) in plan.requests().iter().zip(buffers) {
+            let made = make(py, maker, &plan, request, buffer)?;
+            insert(&dict, plan.tensor(request).name, made)?;
+        }
+        Ok((dict, stats))
+    }
+
+    /// Begins to carry it out in the background.
+    pub(crate) fn start(
+        self,
+        py: Python<'_>,
+        maker: Maker,
+        options: TransferOptions,
+    ) -> PyResult<Loader> {
+        let files = self.checkpoint.files();
+        let started = self
+            .plan()
+            .and_then(|plan| py.detach(|| Transfer::start(plan, files, self.given, options)));
+        let transfer = started.map_err(|error| error::to_py(py, &error))?;
+        Ok(Loader {
+            transfer: RwLock::new(Some(Arc::new(transfer))),
+            maker,
+            by_name: OnceLock::new(),
+        })
+    }
+}
+
+/// The type that a caller's `name` stands for: `BF16` or `bfloat16`.
+pub(crate) fn dtype_named(py: Python<'_>, name: &str) -> PyResult<Dtype> {
+    Dtype::from_name(name.as_bytes())
+        .or_else(|| Dtype::from_framework_name(name))
+        .ok_or_else(|| {
+            let message = format!("dtype `{name}` is none that a file can hold");
+            error::new(py, ErrorKind::InvalidArgument, message)
+        })
+}
+
+/// What `index` selects of `tensor`.
+pub(crate) fn selection(
+    py: Python<'_>,
+    tensor: &Tensor<'_>,
+    index: &Bound<'_, PyAny>,
+) -> PyResult<Selection> {
+    let info = tensor.info();
+    let Asked::Basic(asked) = index::parse(index)? else {
+        let message =
+            "a slice takes integers, ranges, `...` and None; index the loaded tensor for more";
+        return Err(error::new(py, ErrorKind::InvalidSlice, message));
+    };
+    Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
+        .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))
+}
+
+/// The tensor that `request` makes out of its buffer.
+fn make<'py>(
+    py: Python<'py>,
+    maker: &Maker,
+    plan: &LoadPlan,
+    request: &Request,
+    mut buffer: Buffer,
+) -> PyResult<Bound<'py, PyAny>> {
+    let dtype = request.dtype.unwrap_or(plan.tensor(request).dtype);
+    to_native_order(&mut buffer, alignment(dtype));
+    maker.make(py, Memory::of_owned(buffer), dtype, shape_of(plan, request))
+}
+
+fn shape_of<'p>(plan: &'p LoadPlan, request: &'p Request) -> &'p [u64] {
+    match &request.selection {
+        Some(selection) => selection.shape(),
+        None => plan.tensor(request).shape,
+    }
+}
+
+fn check_given(plan: &LoadPlan, request: &Request, spec: &TensorSpec) -> Result<()> {
+    let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
+    let (dtype, shape) = (plan.tensor(request).dtype, shape_of(plan, request));
+    if spec.shape != shape {
+        let given = &spec.shape;
+        return invalid(format!(
+            "the tensor to fill has shape {given:?}, not {shape:?}"
+        ));
+    }
+    if spec.dtype != dtype && !tensorhold::can_cast(dtype, spec.dtype) {
+        let given = spec.dtype;
+        return invalid(format!(
+            "the tensor to fill has dtype {given}, to which {dtype} cannot be cast"
+        ));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// The bytes that `spec` names must be writable and initialized as long as `hold` lives, and nobody may touch them while the
+/// buffer does.
+unsafe fn buffer_over(spec: &TensorSpec, hold: Py<PyAny>) -> Buffer {
+    let start = NonNull::new(std::ptr::with_exposed_provenance_mut(
+        spec.data_ptr as usize,
+    ));
+    let hold: Box<dyn Any + Send> = Box::new(hold);
+    // SAFETY: the caller's promise; without an address there are no bytes.
+    unsafe { Buffer::from_raw(start.unwrap_or(NonNull::dangling()), spec.data_len, hold) }
+}
+
+fn refuse_overlap(mut ranges: Vec<(u64, u64)>) -> Result<()> {
+    ranges.retain(|&(_, len)| len > 0);
+    ranges.sort_unstable();
+    let overlaps = |pair: &[(u64, u64)]| pair[0].0 + pair[0].1 > pair[1].0;
+    match ranges.windows(2).any(overlaps) {
+        true => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            "two of the tensors to fill share memory",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Tells a callback how far a load is, at most some thousand times.
+struct Report {
+    total: u64,
+    next: u64,
+    callback: Option<Py<PyAny>>,
+    raised: Option<PyErr>,
+}
+
+impl Report {
+    fn new(total: u64, callback: Option<&Bound<'_, PyAny>>) -> Report {
+        Report {
+            total,
+            next: 0,
+            callback: callback.map(|callback| callback.clone().unbind()),
+            raised: None,
+        }
+    }
+
+    fn call(&mut self, done: u64) -> Result<()> {
+        let Some(callback) = &self.callback else {
+            return Ok(());
+        };
+        if done < self.next && done < self.total {
+            return Ok(());
+        }
+        self.next = done + self.total / 1000;
+        let called = Python::attach(|py| callback.call1(py, (done, self.total)).map(drop));
+        called.map_err(|raised| {
+            self.raised = Some(raised);
+            Error::new(ErrorKind::InvalidArgument, "the progress callback raised")
+        })
+    }
+}
+
+/// The tensors of a checkpoint while they are read in the background.
+///
+/// Each tensor is given out once, by `take` or by iterating, to whichever thread asks.
+#[pyclass(frozen, name = "PrefetchLoader", module = "tensorhold._native")]
+pub(crate) struct Loader {
+    /// `None` once it is closed.
+    transfer: RwLock<Option<Arc<Transfer>>>,
+    maker: Maker,
+    by_name: OnceLock<HashMap<String, usize>>,
+}
+
+impl Loader {
+    fn transfer(&self, py: Python<'_>) -> PyResult<Arc<Transfer>> {
+        let transfer = self.transfer.read().unwrap_or_else(PoisonError::into_inner);
+        transfer
+            .clone()
+            .ok_or_else(|| error::new(py, ErrorKind::Closed, "prefetch loader closed"))
+    }
+
+    /// The buffer's number for `name`.
+    fn number(&self, py: Python<'_>, plan: &LoadPlan, name: &str) -> PyResult<usize> {
+        let by_name = self.by_name.get_or_init(|| {
+            let names = plan
+                .requests()
+                .iter()
+                .map(|request| plan.tensor(request).name);
+            names.map(str::to_owned).zip(0..).collect()
+        });
+        by_name.get(name).copied().ok_or_else(|| {
+            let message = format!("tensor {name} is not in the prefetch plan");
+            let error = Error::new(ErrorKind::TensorNotFound, message.clone());
+            error::with_message(py, &error.with_tensor(name), &message)
+        })
+    }
+
+    fn made<'py>(
+        &self,
+        py: Python<'py>,
+        plan: &LoadPlan,
+        number: usize,
+        buffer: Buffer,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        make(py, &self.maker, plan, &plan.requests()[number], buffer)
+    }
+}
+
+#[pymethods]
+impl Loader {
+    /// Returns the names of the tensors, in the order of the plan.
+    fn names<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let transfer = self.transfer(py)?;
+        let plan = transfer.plan();
+        PyList::new(
+            py,
+            plan.requests()
+                .iter()
+                .map(|request| plan.tensor(request).name),
+        )
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.transfer(py)?.plan().requests().len())
+    }
+
+    /// Returns the tensor with this name, which is read before all others, waiting for it.
+    fn take<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let transfer = self.transfer(py)?;
+        let number = self.number(py, transfer.plan(), name)?;
+        let taken = py.detach(|| transfer.take(number));
+        match taken.map_err(|error| error::to_py(py, &error))? {
+            Some(buffer) => self.made(py, transfer.plan(), number, buffer),
+            None => {
+                let message = format!(
+                    "{name}: tensor already delivered (prefetch hands each tensor out once, via take or iteration)"
+                );
+                let error = Error::new(ErrorKind::InvalidArgument, message.clone());
+                Err(error::with_message(py, &error.with_tensor(name), &message))
+            }
+        }
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    /// The next pair of a name and a tensor that is complete.
+    fn __next__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyAny>)>> {
+        let transfer = self.transfer(py)?;
+        let next = py.detach(|| transfer.next());
+        let Some((number, buffer)) = next.map_err(|error| error::to_py(py, &error))? else {
+            return Ok(None);
+        };
+        let plan = transfer.plan();
+        let name = PyString::new(py, plan.tensor(&plan.requests()[number]).name);
+        Ok(Some((name, self.made(py, plan, number, buffer)?)))
+    }
+
+    /// Returns what was done so far, and how.
+    fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
+        Ok(Stats(self.transfer(py)?.stats()))
+    }
+
+    /// Stops reading, and lets go of all tensors that were not given out.
+    fn close(&self, py: Python<'_>) {
+        let mut transfer = self
+            .transfer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let transfer = transfer.take();
+        py.detach(|| {
+            if let Some(transfer) = &transfer {
+                transfer.cancel();
+            }
+            drop(transfer);
+        });
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        _kind: &Bound<'_, PyAny>,
+        _value: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) {
+        self.close(py);
+    }
+}
+
+/// What a load did, and how.
+#[pyclass(frozen, name = "TransferStats", module = "tensorhold._native")]
+pub(crate) struct Stats(pub(crate) TransferStats);
+
+#[pymethods]
+impl Stats {
+    /// The bytes that were asked for.
+    #[getter]
+    fn wanted_bytes(&self) -> u64 {
+        self.0.wanted_bytes
+    }
+
+    /// The bytes that were read, with unwanted ones between.
+    #[getter]
+    fn read_bytes(&self) -> u64 {
+        self.0.read_bytes
+    }
+
+    /// The number of reads.
+    #[getter]
+    fn n_reads(&self) -> u64 {
+        self.0.n_reads
+    }
+
+    /// The number of threads besides the caller's.
+    #[getter]
+    fn n_threads(&self) -> usize {
+        self.0.n_threads
+    }
+
+    /// From the start to the end of the last read.
+    #[getter]
+    fn seconds(&self) -> f64 {
+        self.0.elapsed.as_secs_f64()
+    }
+
+    /// What all threads together spent reading.
+    #[getter]
+    fn reading_seconds(&self) -> f64 {
+        self.0.reading.as_secs_f64()
+    }
+
+    /// What all threads together spent waiting for room under the limit of memory.
+    #[getter]
+    fn waiting_seconds(&self) -> f64 {
+        self.0.waiting.as_secs_f64()
+    }
+
+    /// Wanted bytes a second, in units of 10^9.
+    #[getter]
+    fn gb_per_second(&self) -> f64 {
+        self.0.gb_per_second()
+    }
+
+    /// How each file was read: `mapped`, `copied`, `buffered` or `direct`.
+    #[getter]
+    fn ways(&self) -> Vec<String> {
+        self.0.ways.iter().map(ToString::to_string).collect()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "TransferStats(wanted_bytes={}, read_bytes={}, n_reads={}, seconds={:.6}, gb_per_second={:.2}, n_threads={}, ways={:?})",
+            self.wanted_bytes(),
+            self.read_bytes(),
+            self.n_reads(),
+            self.seconds(),
+            self.gb_per_second(),
+            self.n_threads(),
+            self.ways()
+        )
+    }
+}
