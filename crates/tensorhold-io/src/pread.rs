@@ -56,6 +56,18 @@ impl Source for Pread {
     }
 
     fn read_at(&self, position: u64, into: &mut [u8]) -> Result<()> {
+        self.read_by(platform::read_at, position, into)
+    }
+}
+
+impl Pread {
+    /// As `read_at`, by the system call that is given.
+    pub(crate) fn read_by(
+        &self,
+        call: fn(&File, &mut [u8], u64) -> io::Result<usize>,
+        position: u64,
+        into: &mut [u8],
+    ) -> Result<()> {
         let wanted = into.len() as u64;
         let mut n_read = 0;
         while n_read < into.len() {
@@ -64,7 +76,7 @@ impl Source for Pread {
             let piece = into
                 .len()
                 .min(n_read.saturating_add(interrupt::PIECE_BYTES));
-            match platform::read_at(&self.file, &mut into[n_read..piece], at) {
+            match call(&self.file, &mut into[n_read..piece], at) {
                 Ok(0) => return Err(self.ended(position, wanted)),
                 Ok(n) => n_read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,12 +1,25 @@
 //! One file, as one transfer reads it: the way is chosen once, by what was asked for and what the system can do.
 
+mod calls;
+mod choice;
+mod copy;
+mod direct;
+mod lease;
+mod warm;
+
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Instant;
 
-use tensorhold_core::{Result, Source};
+use tensorhold_core::{ByteRange, Result, Source};
 
-use crate::{Map, Pread, is_network};
+use calls::{Calls, SYSTEM};
+use choice::Facts;
+use direct::{Direct, Failure};
+use warm::{Copying, MIN_COPY_BYTES, Warm};
+
+use crate::{Map, Pread, is_network, platform};
 
 /// How a caller wants its bytes read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -52,12 +65,25 @@ const N_NETWORK_READERS: usize = 16;
 /// More threads than this only wait for the memory.
 const MAX_LOCAL_READERS: usize = 8;
 
+/// Fewer than this leave the disk idle while they copy.
+const MIN_DIRECT_READERS: usize = 4;
+
 /// A file that one transfer reads from, by any number of threads at once.
 #[derive(Debug)]
 pub struct Reading {
     file: Arc<Pread>,
-    map: Option<Arc<Map>>,
+    method: Method,
     is_network: bool,
+    calls: &'static Calls,
+}
+
+#[derive(Debug)]
+enum Method {
+    Mapped(Arc<Map>),
+    /// Set up by the first read that has use for it; `None` inside where that was refused.
+    Copied(OnceLock<Option<Warm>>),
+    Buffered,
+    Direct(Direct),
 }
 
 impl Reading {
@@ -70,31 +96,61 @@ impl Reading {
         access: Access,
         wanted_bytes: u64,
     ) -> Reading {
-        let _ = wanted_bytes;
+        Reading::with_calls(file, map, access, wanted_bytes, &SYSTEM)
+    }
+
+    fn with_calls(
+        file: &Arc<Pread>,
+        map: Option<&Arc<Map>>,
+        access: Access,
+        wanted_bytes: u64,
+        calls: &'static Calls,
+    ) -> Reading {
+        let is_network = is_network(file.file());
+        let way = match access {
+            Access::Auto => choice::preferred(&facts(file, is_network, wanted_bytes, calls)),
+            Access::Mapped => Way::Mapped,
+            Access::Buffered => Way::Buffered,
+            Access::Direct => Way::Direct,
+        };
+        let method = match way {
+            Way::Mapped => map.cloned().map(Method::Mapped),
+            Way::Copied => Some(Method::Copied(OnceLock::new())),
+            Way::Direct => Direct::open(file.file(), calls).map(Method::Direct),
+            Way::Buffered => None,
+        };
         Reading {
             file: Arc::clone(file),
-            map: map.filter(|_| access == Access::Mapped).cloned(),
-            is_network: is_network(file.file()),
+            method: method.unwrap_or(Method::Buffered),
+            is_network,
+            calls,
         }
     }
 
-    /// How it reads at the moment.
+    /// How it reads at the moment: where the system refuses a way only when it is used, this changes.
     #[must_use]
     pub fn way(&self) -> Way {
-        match self.map {
-            Some(_) => Way::Mapped,
-            None => Way::Buffered,
+        match &self.method {
+            Method::Mapped(_) => Way::Mapped,
+            Method::Copied(warm) => match warm.get() {
+                Some(None) => Way::Buffered,
+                Some(Some(warm)) if warm.is_refused() => Way::Buffered,
+                _ => Way::Copied,
+            },
+            Method::Direct(direct) if !direct.is_refused() => Way::Direct,
+            Method::Direct(_) | Method::Buffered => Way::Buffered,
         }
     }
 
     /// How many threads should read from it at once.
     #[must_use]
     pub fn n_readers(&self) -> usize {
-        match self.is_network {
-            true => N_NETWORK_READERS,
-            false => thread::available_parallelism()
-                .map_or(1, usize::from)
-                .min(MAX_LOCAL_READERS),
+        let n_cores = thread::available_parallelism().map_or(1, usize::from);
+        let n_local = n_cores.min(MAX_LOCAL_READERS);
+        match self.way() {
+            _ if self.is_network => N_NETWORK_READERS,
+            Way::Direct => n_local.max(MIN_DIRECT_READERS),
+            _ => n_local,
         }
     }
 
@@ -102,6 +158,56 @@ impl Reading {
     #[must_use]
     pub fn wants_contiguous(&self) -> bool {
         self.way() == Way::Buffered && !self.is_network
+    }
+
+    fn read_buffered(&self, position: u64, into: &mut [u8]) -> Result<()> {
+        self.file.read_by(self.calls.read_at, position, into)
+    }
+
+    fn read_direct(&self, direct: &Direct, position: u64, into: &mut [u8]) -> Result<()> {
+        let is_inside = position
+            .checked_add(into.len() as u64)
+            .is_some_and(|end| end <= self.file.size_bytes());
+        if is_inside && !direct.is_refused() {
+            match direct.read_at(position, into) {
+                Ok(()) => return Ok(()),
+                Err(Failure::Interrupted(error)) => return Err(error),
+                Err(Failure::Refused) => {}
+            }
+        }
+        self.read_buffered(position, into)
+    }
+
+    fn read_copied(&self, warm: &Warm, position: u64, into: &mut [u8]) -> Result<()> {
+        let trial = warm.next();
+        let started = Instant::now();
+        let is_read = trial.copying() == Copying::Read;
+        if is_read || !warm.copy(position, into, trial.copying()) {
+            self.read_buffered(position, into)?;
+            if !is_read {
+                return Ok(());
+            }
+        }
+        warm.record(&trial, into.len(), started.elapsed());
+        Ok(())
+    }
+
+    fn warm<'a>(&self, warm: &'a OnceLock<Option<Warm>>) -> Option<&'a Warm> {
+        warm.get_or_init(|| Warm::open(self.file.file(), self.file.size_bytes(), self.calls))
+            .as_ref()
+            .filter(|warm| !warm.is_refused())
+    }
+}
+
+fn facts(file: &Pread, is_network: bool, wanted_bytes: u64, calls: &'static Calls) -> Facts {
+    let size_bytes = file.size_bytes();
+    let share = |cached_bytes| cached_bytes as f64 / size_bytes.max(1) as f64;
+    Facts {
+        is_network,
+        is_in_memory: platform::is_in_memory(file.file()),
+        cached_share: (calls.cached_bytes)(file.file(), 0, size_bytes).map(share),
+        wanted_bytes,
+        free_bytes: (calls.free_memory_bytes)(),
     }
 }
 
@@ -111,13 +217,31 @@ impl Source for Reading {
     }
 
     fn read_at(&self, position: u64, into: &mut [u8]) -> Result<()> {
-        match &self.map {
-            Some(map) => map.read_at(position, into),
-            None => self.file.read_at(position, into),
+        match &self.method {
+            Method::Mapped(map) => map.read_at(position, into),
+            Method::Direct(direct) => self.read_direct(direct, position, into),
+            Method::Copied(warm) if into.len() >= MIN_COPY_BYTES => match self.warm(warm) {
+                Some(warm) => self.read_copied(warm, position, into),
+                None => self.read_buffered(position, into),
+            },
+            Method::Copied(_) | Method::Buffered => self.read_buffered(position, into),
         }
     }
 
     fn as_bytes(&self) -> Option<&[u8]> {
-        self.map.as_ref().map(|map| Map::as_bytes(map))
+        match &self.method {
+            Method::Mapped(map) => Some(map.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        match &self.method {
+            Method::Mapped(map) => map.with_bytes(range, use_),
+            Method::Copied(warm) => Ok(self
+                .warm(warm)
+                .is_some_and(|warm| warm.with_bytes(range, use_))),
+            Method::Direct(_) | Method::Buffered => Ok(false),
+        }
     }
 }

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use tensorhold_core::{ErrorKind, Source};
-use tensorhold_io::{Access, Map, Pread, Reading, Way};
+use tensorhold_io::{Access, Buffer, Map, Pread, Reading, Way};
 
 const ALL: [Access; 4] = [
     Access::Auto,
@@ -30,6 +31,24 @@ fn fixture(bytes: &[u8]) -> Fixture {
     let map = Arc::new(Map::open(&file).unwrap());
     let file = Arc::new(Pread::new(file).unwrap());
     Fixture { folder, file, map }
+}
+
+impl Fixture {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("a")
+    }
+
+    fn cut(&self, size_bytes: u64) {
+        let file = File::options().write(true).open(self.path()).unwrap();
+        file.set_len(size_bytes).unwrap();
+    }
+}
+
+/// Bytes of which each page is unlike the others.
+fn pattern(size: usize) -> Vec<u8> {
+    (0..size)
+        .map(|index| (index ^ index >> 8 ^ index >> 16) as u8)
+        .collect()
 }
 
 fn readings(fixture: &Fixture, wanted_bytes: u64) -> impl Iterator<Item = Reading> {
@@ -98,13 +117,7 @@ fn at_least_one_thread_reads() {
 fn a_file_that_shrank_before_it_is_read_says_so() {
     let fixture = fixture(&[7; 100_000]);
     let readings: Vec<_> = readings(&fixture, 100_000).collect();
-    let path = fixture.folder.path().join("a");
-    File::options()
-        .write(true)
-        .open(path)
-        .unwrap()
-        .set_len(40_000)
-        .unwrap();
+    fixture.cut(40_000);
     for reading in readings
         .iter()
         .filter(|reading| reading.way() != Way::Mapped)
@@ -121,5 +134,41 @@ fn a_file_that_shrank_before_it_is_read_says_so() {
                 .unwrap()
                 .starts_with("the file shrank from 100000 to 40000 bytes")
         );
+    }
+}
+
+#[test]
+fn large_pieces_are_the_same_by_every_way() {
+    let bytes = pattern(40 << 20);
+    let fixture = fixture(&bytes);
+    for access in ALL {
+        let reading = Reading::new(&fixture.file, None, access, 40 << 20);
+        // More than the copies that are tried by each way, at places of all alignments.
+        for turn in 0..14 {
+            let position = turn * 2_600_001;
+            let size = (3 << 20) + turn * 513;
+            let mut into = vec![0; size + 8];
+            let into = &mut into[turn % 8..][..size];
+            reading.read_at(position as u64, into).unwrap();
+            assert!(*into == bytes[position..][..size], "{}", reading.way());
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_file_is_read_directly_into_aligned_memory() {
+    for size in [1 << 20, (1 << 20) + 1, (1 << 20) - 1, 4096, 511, 1] {
+        let bytes = pattern(size);
+        let fixture = fixture(&bytes);
+        let reading = Reading::new(&fixture.file, None, Access::Direct, size as u64);
+        let mut into = Buffer::allocate(4 << 20).unwrap();
+        for start in [0, 1, 8, 4096] {
+            let into = &mut into[..size.saturating_sub(start)];
+            reading.read_at(start as u64, into).unwrap();
+            assert!(
+                into.is_empty() || *into == bytes[start..],
+                "{size} from {start}"
+            );
+        }
     }
 }

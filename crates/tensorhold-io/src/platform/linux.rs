@@ -1,6 +1,8 @@
 //! Linux and Android.
 
+mod free_memory;
 mod memory;
+mod reading;
 
 use std::fs::File;
 use std::io;
@@ -9,7 +11,9 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, XattrFlags};
 use rustix::io::Errno;
 
+pub(crate) use free_memory::free_memory_bytes;
 pub(crate) use memory::*;
+pub(crate) use reading::*;
 
 /// The numbers of network, cluster and user-space file systems.
 ///

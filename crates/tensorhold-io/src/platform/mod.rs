@@ -19,3 +19,8 @@ pub(crate) use other_unix::*;
 mod windows;
 #[cfg(windows)]
 pub(crate) use windows::*;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod plain;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use plain::*;

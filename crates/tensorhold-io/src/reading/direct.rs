@@ -1,0 +1,155 @@
+//! Reads past the page cache: the disk writes into our memory itself.
+//!
+//! It does so only in whole blocks, to addresses that suit it. Where a destination suits, only what hangs over at its
+//! two ends goes through a block of ours; otherwise everything does, piece by piece.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tensorhold_core::Result;
+
+use super::calls::Calls;
+use crate::{Buffer, interrupt};
+
+/// What goes through our memory at once: enough for the disk, little enough to stay in the processor's cache.
+const BOUNCE_BYTES: usize = 2 << 20;
+
+/// Below this, two reads of a block for the ends are more than one of everything.
+const MIN_BODY_BYTES: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(super) struct Direct {
+    file: File,
+    memory_alignment: usize,
+    /// A power of two, as the other.
+    block_bytes: usize,
+    is_refused: AtomicBool,
+    /// Memory that is not in use at the moment.
+    bounces: Mutex<Vec<Buffer>>,
+    calls: &'static Calls,
+}
+
+/// The bytes could not be read this way.
+pub(super) enum Failure {
+    /// The system refused, or the file ended; another way says why, or can.
+    Refused,
+    Interrupted(tensorhold_core::Error),
+}
+
+impl Direct {
+    /// `file`, to be read directly; `None` where that cannot be.
+    pub(super) fn open(file: &File, calls: &'static Calls) -> Option<Direct> {
+        let direct = (calls.open_direct)(file).ok()?;
+        let (memory_alignment, block_bytes) = (calls.direct_alignment)(&direct)?;
+        (block_bytes <= BOUNCE_BYTES && memory_alignment <= BOUNCE_BYTES).then_some(Direct {
+            file: direct,
+            memory_alignment,
+            block_bytes,
+            is_refused: AtomicBool::new(false),
+            bounces: Mutex::default(),
+            calls,
+        })
+    }
+
+    /// Whether the file system took back what it promised.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read_at(&self, position: u64, into: &mut [u8]) -> Result<(), Failure> {
+        let body = self.body(position, into);
+        if body.1 - body.0 < MIN_BODY_BYTES {
+            return self.read_bounced(position, into);
+        }
+        let (head, rest) = into.split_at_mut(body.0);
+        let (middle, tail) = rest.split_at_mut(body.1 - body.0);
+        let at = position + body.0 as u64;
+        self.read_bounced(position, head)?;
+        for (index, piece) in middle.chunks_mut(interrupt::PIECE_BYTES).enumerate() {
+            let at = at + (index * interrupt::PIECE_BYTES) as u64;
+            let needed = piece.len();
+            self.fill(at, piece, needed)?;
+        }
+        self.read_bounced(at + middle.len() as u64, tail)
+    }
+
+    /// Where in `into` the whole blocks begin and end, if they can be read to where they belong.
+    fn body(&self, position: u64, into: &[u8]) -> (usize, usize) {
+        let over = (position % self.block_bytes as u64) as usize;
+        let start = (self.block_bytes - over) % self.block_bytes;
+        let end = into
+            .len()
+            .saturating_sub((over + into.len()) % self.block_bytes);
+        let address = into.as_ptr().addr().wrapping_add(start);
+        match address.is_multiple_of(self.memory_alignment) && start < end {
+            true => (start, end),
+            false => (0, 0),
+        }
+    }
+
+    fn read_bounced(&self, position: u64, into: &mut [u8]) -> Result<(), Failure> {
+        if into.is_empty() {
+            return Ok(());
+        }
+        let mut memory = self.take_bounce().ok_or(Failure::Refused)?;
+        let result = self.read_through(&mut memory, position, into);
+        self.bounces().push(memory);
+        result
+    }
+
+    fn read_through(
+        &self,
+        memory: &mut Buffer,
+        position: u64,
+        mut into: &mut [u8],
+    ) -> Result<(), Failure> {
+        let first = memory.as_ptr().align_offset(self.memory_alignment);
+        let memory = memory
+            .get_mut(first..first + BOUNCE_BYTES)
+            .ok_or(Failure::Refused)?;
+        let mut position = position;
+        while !into.is_empty() {
+            let over = (position % self.block_bytes as u64) as usize;
+            let (now, later) = into.split_at_mut(into.len().min(BOUNCE_BYTES - over));
+            let needed = over + now.len();
+            let blocks = &mut memory[..needed.next_multiple_of(self.block_bytes)];
+            self.fill(position - over as u64, blocks, needed)?;
+            now.copy_from_slice(&blocks[over..needed]);
+            position += now.len() as u64;
+            into = later;
+        }
+        Ok(())
+    }
+
+    /// Fills whole `blocks` from `position` on, of which the file may lack what is behind the first `needed` bytes.
+    fn fill(&self, position: u64, blocks: &mut [u8], needed: usize) -> Result<(), Failure> {
+        let mut n_read = 0;
+        while n_read < needed {
+            interrupt::check().map_err(Failure::Interrupted)?;
+            let at = position + n_read as u64;
+            match (self.calls.read_direct)(&self.file, &mut blocks[n_read..], at) {
+                Ok(n) if n_read + n >= needed => return Ok(()),
+                // The rest of a block cannot be asked for, so it is read again.
+                Ok(n) if n >= self.block_bytes => n_read += n / self.block_bytes * self.block_bytes,
+                Ok(_) => return Err(Failure::Refused),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.is_refused.store(true, Ordering::Relaxed);
+                    return Err(Failure::Refused);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_bounce(&self) -> Option<Buffer> {
+        let kept = self.bounces().pop();
+        kept.or_else(|| Buffer::allocate((BOUNCE_BYTES + self.memory_alignment) as u64).ok())
+    }
+
+    fn bounces(&self) -> std::sync::MutexGuard<'_, Vec<Buffer>> {
+        self.bounces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,216 @@
+//! Bytes that the page cache holds, copied out of it or shown in it.
+//!
+//! A map shows them without a system call for each copy, but touching a page that was cut off the file ends the process.
+//! So each use holds a lease: who wants to cut the file waits until the use is over.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use memmap2::{MmapOptions, MmapRaw};
+use tensorhold_core::ByteRange;
+
+use super::calls::Calls;
+use super::copy;
+use super::lease::Lease;
+use crate::platform;
+
+/// Below this, a lease and a visit to the page tables cost more than a read.
+pub(super) const MIN_COPY_BYTES: usize = 1 << 20;
+
+/// As [`MIN_COPY_BYTES`], against reading bytes of which only some are wanted.
+const MIN_SHOW_BYTES: u64 = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Warm {
+    lease: Lease,
+    map: MmapRaw,
+    speeds: Speeds,
+    calls: &'static Calls,
+}
+
+impl Warm {
+    /// `None` where the file cannot be mapped or leased.
+    pub(super) fn open(file: &File, size_bytes: u64, calls: &'static Calls) -> Option<Warm> {
+        let own = (calls.reopen)(file).ok()?;
+        let len = usize::try_from(size_bytes).ok().filter(|len| *len > 0)?;
+        let map = MmapOptions::new()
+            .len(len)
+            .no_reserve_swap()
+            .map_raw_read_only(&own)
+            .ok()?;
+        let lease = Lease::new(own, calls);
+        let warm = Warm {
+            lease,
+            map,
+            speeds: Speeds::default(),
+            calls,
+        };
+        warm.lease.hold(0)?;
+        Some(warm)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.lease.is_refused()
+    }
+
+    /// What the next copy should be made by, and whether to [`record`](Warm::record) how long it took.
+    pub(super) fn next(&self) -> Trial {
+        self.speeds.next()
+    }
+
+    pub(super) fn record(&self, trial: &Trial, len: usize, took: Duration) {
+        self.speeds.record(trial, len, took);
+    }
+
+    /// Fills `into` from the map; `false` where the bytes must be read.
+    pub(super) fn copy(&self, position: u64, into: &mut [u8], copying: Copying) -> bool {
+        let range = ByteRange::new(position, position.saturating_add(into.len() as u64));
+        self.show(range, &mut |bytes| match copying {
+            Copying::Stream => copy::stream(bytes, into),
+            _ => into.copy_from_slice(bytes),
+        })
+    }
+
+    /// Shows the bytes of `range` in place, if all of them are in the page cache: some of them may be of no interest, and are not
+    /// to be read from the disk.
+    pub(super) fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> bool {
+        let is_cached = |range: ByteRange| {
+            (self.calls.counted_bytes)(self.lease.file(), range.start, range.len())
+                .is_some_and(|cached| cached >= range.len())
+        };
+        range.len() >= MIN_SHOW_BYTES && is_cached(range) && self.show(range, use_)
+    }
+
+    fn show(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> bool {
+        let places = usize::try_from(range.start)
+            .ok()
+            .zip(usize::try_from(range.end).ok());
+        let Some((start, end)) = places.filter(|(_, end)| *end <= self.map.len()) else {
+            return false;
+        };
+        let Some(_held) = self.lease.hold(range.end) else {
+            return false;
+        };
+        // SAFETY: the range lies in the map, which is readable and lives as long as `self`. While the lease is held the file
+        // reaches at least to its end, so that there is a page behind each byte, and nobody has it open for writing, so
+        // that the bytes do not change.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(self.map.as_ptr().wrapping_add(start), end - start)
+        };
+        if (self.calls.populate)(bytes).is_err() {
+            return false;
+        }
+        use_(bytes);
+        // SAFETY: the map is a whole file's, and read-only.
+        unsafe { platform::forget(bytes) };
+        true
+    }
+}
+
+/// How bytes come out of the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copying {
+    /// By the system.
+    Read,
+    /// From the map, through the processor's caches.
+    Map,
+    /// From the map, past them.
+    Stream,
+}
+
+const ALL: [Copying; 3] = [Copying::Read, Copying::Map, Copying::Stream];
+
+/// How often each is tried before the fastest is kept.
+const N_TRIALS: usize = 3;
+
+/// The best time of each so far.
+///
+/// Which is fastest depends on what cannot be asked: how large the pages are that the cache holds the file in, and
+/// whether the destination was touched before. So each is tried.
+#[derive(Debug)]
+struct Speeds {
+    n_copies: AtomicUsize,
+    ps_per_byte: [AtomicU64; ALL.len()],
+}
+
+/// A copy that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trial {
+    index: usize,
+    is_recorded: bool,
+}
+
+impl Trial {
+    pub(super) fn copying(&self) -> Copying {
+        ALL[self.index]
+    }
+}
+
+impl Default for Speeds {
+    fn default() -> Speeds {
+        Speeds {
+            n_copies: AtomicUsize::new(0),
+            ps_per_byte: [const { AtomicU64::new(u64::MAX) }; ALL.len()],
+        }
+    }
+}
+
+impl Speeds {
+    fn next(&self) -> Trial {
+        let number = self.n_copies.fetch_add(1, Ordering::Relaxed);
+        if number < ALL.len() * N_TRIALS {
+            return Trial {
+                index: number % ALL.len(),
+                is_recorded: true,
+            };
+        }
+        let best =
+            (0..ALL.len()).min_by_key(|index| self.ps_per_byte[*index].load(Ordering::Relaxed));
+        Trial {
+            index: best.unwrap_or(0),
+            is_recorded: false,
+        }
+    }
+
+    /// The best time counts, as whatever disturbs makes a copy only slower.
+    fn record(&self, trial: &Trial, len: usize, took: Duration) {
+        if trial.is_recorded && len > 0 {
+            let ps_per_byte = took.as_nanos() * 1000 / len as u128;
+            let ps_per_byte = u64::try_from(ps_per_byte).unwrap_or(u64::MAX);
+            self.ps_per_byte[trial.index].fetch_min(ps_per_byte, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_copy_is_kept_after_each_was_tried() {
+        let speeds = Speeds::default();
+        let took = |copying| match copying {
+            Copying::Read => Duration::from_millis(5),
+            Copying::Map => Duration::from_millis(7),
+            Copying::Stream => Duration::from_millis(3),
+        };
+        for _ in 0..N_TRIALS {
+            for expected in ALL {
+                let trial = speeds.next();
+                assert_eq!(trial.copying(), expected);
+                speeds.record(&trial, 1 << 20, took(expected));
+            }
+        }
+        for _ in 0..100 {
+            assert_eq!(speeds.next().copying(), Copying::Stream);
+        }
+    }
+
+    #[test]
+    fn with_no_time_known_the_system_copies() {
+        let speeds = Speeds::default();
+        let last = (0..=ALL.len() * N_TRIALS).map(|_| speeds.next()).last();
+        assert_eq!(last.unwrap().copying(), Copying::Read);
+    }
+}
