@@ -245,3 +245,6 @@ impl Source for Reading {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests;
