@@ -11,7 +11,7 @@ SECONDS_EACH ?= 30
 SOURCES := $(shell find crates python -name '*.rs' -o -name 'Cargo.toml' -o -path 'python/tensorhold/*' -name '*.py*' | grep -v '/target/\|\.pyc') Cargo.toml Cargo.lock python/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-candle test-python lint fuzz bench docs wheel clean
+.PHONY: help demo test test-rust test-candle test-python model lint fuzz bench docs wheel clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,11 @@ test-python: $(VENV)/.test $(VENV)/.wheel
 	$(BIN)/python -m pytest python/tests
 	$(BIN)/python testdata/check_reference.py
 	$(BIN)/python python/tests/upstream/run.py
+
+# With a target folder of its own, as the flag would have everything else compiled anew.
+model: ## Checks the hand-over between threads in every order that they can run in
+	RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 CARGO_TARGET_DIR=target/loom \
+		cargo test --quiet --release --package tensorhold --lib model
 
 lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the house's walls
 	cargo fmt --all --check

@@ -355,6 +355,6 @@ impl TensorSlice {
     ) -> PyResult<Bound<'py, PyAny>> {
         let tensor = self.opened.tensor(py, &self.name)?;
         let selection = selection(py, &tensor, index)?;
-        self.opened.maker.part(py, &tensor, &selection)
+        self.opened.maker.part(py, &tensor, selection)
     }
 }

@@ -375,7 +375,7 @@ impl PySafeSlice {
         {
             let selection = Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
                 .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))?;
-            return self.opened.maker.part(py, tensor, &selection);
+            return self.opened.maker.part(py, tensor, selection);
         }
         self.opened
             .maker
@@ -423,6 +423,6 @@ impl PySafeSlice {
                 };
                 error::with_message(py, &error.with_tensor(info.name), &message)
             })?;
-        self.opened.maker.part(py, tensor, &selection)
+        self.opened.maker.part(py, tensor, selection)
     }
 }

@@ -98,10 +98,11 @@ impl Maker {
         &self,
         py: Python<'py>,
         tensor: &Tensor<'_>,
-        selection: &Selection,
+        selection: Selection,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let shape = selection.shape().to_vec();
         let memory = read(py, tensor, selection).map_err(|error| error::to_py(py, &error))?;
-        self.make(py, memory, tensor.info().dtype, selection.shape())
+        self.make(py, memory, tensor.info().dtype, &shape)
     }
 }
 
@@ -132,20 +133,29 @@ fn view(py: Python<'_>, tensor: &Tensor<'_>) -> Result<Memory> {
 fn own(py: Python<'_>, tensor: &Tensor<'_>) -> Result<Memory> {
     let info = tensor.info();
     let selection = Selection::whole(info.dtype, info.shape)?;
-    read(py, tensor, &selection)
+    read(py, tensor, selection)
 }
 
 /// Fewer bytes are copied out of a map sooner than the interpreter is let go of and taken again.
 const AT_ONCE_BYTES: u64 = 64 << 10;
 
+/// From so many bytes on several threads are worth their start.
+const TOGETHER_BYTES: u64 = 1 << 20;
+
 /// Reads into memory of its own without holding the interpreter, in the machine's byte order.
-fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: &Selection) -> Result<Memory> {
+fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: Selection) -> Result<Memory> {
+    let width = alignment(tensor.info().dtype);
+    let size_bytes = selection.size_bytes();
+    if size_bytes >= TOGETHER_BYTES {
+        let mut buffer = py.detach(|| tensor.load(selection))?;
+        to_native_order(&mut buffer, width);
+        return Ok(Memory::of_owned(buffer));
+    }
     let fill = |into: &mut [u8]| {
-        tensor.read_into(selection, into)?;
-        to_native_order(into, alignment(tensor.info().dtype));
+        tensor.read_into(&selection, into)?;
+        to_native_order(into, width);
         Ok(())
     };
-    let size_bytes = selection.size_bytes();
     let read = match tensor.file().source().as_bytes().is_some() && size_bytes < AT_ONCE_BYTES {
         true => Memory::filled(size_bytes, fill),
         false => py.detach(|| Memory::filled(size_bytes, fill)),

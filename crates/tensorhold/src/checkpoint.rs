@@ -10,10 +10,11 @@ use tensorhold_core::{
     Bounds, Error, ErrorKind, Index, LoadPlan, Request, Result, Selection, ShardIndex, Source,
     TensorInfo,
 };
-use tensorhold_io::{Pread, open_regular};
+use tensorhold_io::{Buffer, Pread, open_regular};
 
 use crate::file::{File, OpenOptions};
 use crate::read;
+use crate::transfer::{Transfer, TransferOptions};
 
 /// A checkpoint: the tensors of one file, of a folder, or of the shards that an index names.
 #[derive(Debug)]
@@ -240,6 +241,22 @@ impl<'a> Tensor<'a> {
         let mut bytes = read::allocate(selection.size_bytes())?;
         read::read_selection(self.file, &self.info, &selection, &mut bytes)?;
         Ok((selection.shape().to_vec(), bytes))
+    }
+
+    /// The bytes of `selection`, which was resolved against this tensor, in memory of their own, read by as many threads as
+    /// they deserve.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the selection is of another tensor; `NoMemory`, `Truncated` or `Io`.
+    pub fn load(&self, selection: Selection) -> Result<Buffer> {
+        let mut plan = LoadPlan::new();
+        let name = self.file.path().to_string_lossy();
+        let file = plan.add_file(&name, Arc::clone(self.file.header()));
+        plan.add_new(Request::whole(file, self.index).part(selection))?;
+        let files = std::slice::from_ref(self.file);
+        let options = TransferOptions::default();
+        let (mut buffers, _) = Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(()))?;
+        Ok(buffers.pop().expect("the plan has one buffer"))
     }
 
     /// Fills `into` with the bytes of `selection`, which was resolved against this tensor.
