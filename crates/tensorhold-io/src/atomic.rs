@@ -4,10 +4,12 @@ mod calls;
 mod failure;
 mod in_place;
 mod late;
+mod route;
 mod space;
 mod target;
 mod temporary;
 mod way;
+mod writer;
 
 #[cfg(all(test, unix))]
 mod tests;
@@ -20,7 +22,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tensorhold_core::{ByteRange, ErrorKind, Result, Sink};
 
 use self::calls::{Calls, SYSTEM, is_unknown, is_unsupported};
+use self::route::Route;
 use self::way::Way;
+pub use self::writer::Writer;
 use crate::interrupt;
 
 /// Small pieces are gathered up to this size.
@@ -78,6 +82,7 @@ pub struct AtomicFile {
     end: AtomicU64,
     size_hint: Option<u64>,
     is_broken: AtomicBool,
+    route: Route,
     durability: Durability,
     calls: &'static Calls,
 }
@@ -104,12 +109,7 @@ impl AtomicFile {
     /// `Io` if the system refuses; the file can then not be committed. `InvalidArgument` if the target
     /// [takes no positions](AtomicFile::takes_positions).
     pub fn write_at(&self, position: u64, bytes: &[u8]) -> Result<()> {
-        if !self.takes_positions() {
-            return Err(self.error(
-                ErrorKind::InvalidArgument,
-                "takes bytes only one after the other",
-            ));
-        }
+        self.require_positions()?;
         self.put_at(position, bytes)
     }
 
@@ -170,12 +170,23 @@ impl AtomicFile {
             end: AtomicU64::new(0),
             size_hint,
             is_broken: AtomicBool::new(false),
+            route: Route::default(),
             durability,
             calls,
         };
         created.require_overwritable()?;
         created.reserve()?;
         Ok(created)
+    }
+
+    fn require_positions(&self) -> Result<()> {
+        match self.takes_positions() {
+            true => Ok(()),
+            false => Err(self.error(
+                ErrorKind::InvalidArgument,
+                "takes bytes only one after the other",
+            )),
+        }
     }
 
     fn require_overwritable(&self) -> Result<()> {
@@ -225,25 +236,42 @@ impl AtomicFile {
             return Err(self.error(ErrorKind::InvalidArgument, "bytes past 2^64"));
         };
         self.begin(file)?;
+        for (n, piece) in bytes.chunks(interrupt::PIECE_BYTES).enumerate() {
+            interrupt::check()?;
+            self.put_all(position + (n * interrupt::PIECE_BYTES) as u64, piece)?;
+        }
+        self.reach(end);
+        Ok(())
+    }
+
+    /// Writes `bytes`, however often the system must be asked.
+    fn put_all(&self, position: u64, bytes: &[u8]) -> Result<()> {
+        let file = self.open_file()?;
+        let end = position + bytes.len() as u64;
         let mut n_written = 0;
         while n_written < bytes.len() {
-            interrupt::check()?;
             let at = position + n_written as u64;
-            let piece = bytes
-                .len()
-                .min(n_written.saturating_add(interrupt::PIECE_BYTES));
-            match (self.calls.write_at)(file, &bytes[n_written..piece], at) {
+            match (self.calls.write_at)(file, &bytes[n_written..], at) {
                 Ok(n @ 1..) => n_written += n,
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero.into();
                     return Err(self.refused(&error, ByteRange::new(at, end)));
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupt::check()?,
                 Err(error) => return Err(self.refused(&error, ByteRange::new(at, end))),
             }
         }
-        self.end.fetch_max(end, Ordering::Relaxed);
+        self.reach(end);
         Ok(())
+    }
+
+    /// The file has bytes up to `end`.
+    fn reach(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::Relaxed);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
     }
 
     /// Before the first byte.
@@ -285,6 +313,7 @@ impl AtomicFile {
         }
         self.set_attributes(file)?;
         sync(file, self.durability, self.calls).map_err(|error| self.cannot(error, "sync"))?;
+        self.route.close();
         match self.file.take().map(self.calls.close) {
             Some(Err(error)) => Err(self.cannot(error, "close")),
             _ => Ok(()),
@@ -351,7 +380,7 @@ impl AtomicFile {
 
     fn open_file(&self) -> Result<&File> {
         match &self.file {
-            Some(file) if !self.is_broken.load(Ordering::Relaxed) => Ok(file),
+            Some(file) if !self.is_broken() => Ok(file),
             Some(_) => Err(self.error(ErrorKind::Io, "an earlier write failed")),
             None => Err(self.error(ErrorKind::Closed, "everything was written already")),
         }

@@ -12,6 +12,8 @@ pub(super) struct Calls {
     pub create_new: fn(&Path, Privacy) -> io::Result<File>,
     pub allocate: fn(&File, u64) -> io::Result<()>,
     pub write_at: fn(&File, &[u8], u64) -> io::Result<usize>,
+    pub open_direct: fn(&Path) -> io::Result<File>,
+    pub write_direct: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub set_length: fn(&File, u64) -> io::Result<()>,
     pub set_attributes: fn(&File, &Attributes) -> io::Result<()>,
     pub sync: fn(&File, Durability) -> io::Result<()>,
@@ -24,6 +26,8 @@ pub(super) static SYSTEM: Calls = Calls {
     create_new: platform::create_new,
     allocate: platform::allocate,
     write_at: platform::write_at,
+    open_direct: platform::open_direct,
+    write_direct: platform::write_at,
     set_length: File::set_len,
     set_attributes: platform::set_attributes,
     sync: |file, durability| match durability {

@@ -4,11 +4,12 @@ mod free_memory;
 mod memory;
 mod reading;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, XattrFlags};
+use rustix::fs::{FallocateFlags, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 pub(crate) use free_memory::free_memory_bytes;
@@ -50,6 +51,33 @@ pub(crate) fn is_network(file: &File) -> bool {
         reason = "the kernel's word is wider on some machines and signed on others; the numbers have 32 bits"
     )]
     rustix::fs::fstatfs(file).is_ok_and(|system| NETWORK.contains(&(system.f_type as u32)))
+}
+
+/// The numbers of file systems that lie in memory.
+///
+/// # Source
+/// `linux/magic.h`.
+const IN_MEMORY: [u32; 2] = [
+    0x0102_1994, // tmpfs
+    0x8584_58F6, // ramfs
+];
+
+/// Whether the file system has no disk to write to.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the kernel's word is wider on some machines and signed on others; the numbers have 32 bits"
+    )]
+    rustix::fs::fstatfs(file).is_ok_and(|system| IN_MEMORY.contains(&(system.f_type as u32)))
+}
+
+/// Opens the file at `path` once more, to be written past the page cache.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    let flags = OFlags::DIRECT | OFlags::NOFOLLOW;
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
 }
 
 /// A tmpfs begins anew at each signal, so that a program with a fast timer would never get its space.
