@@ -1,13 +1,12 @@
 //! The new API's save: one file or shards, from a list or as tensors come.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use tensorhold::{
-    Durability, Error, ErrorKind, Result, SaveOptions, StreamOptions, StreamWriter, save_file,
-    save_shards,
+    Durability, Error, ErrorKind, Result, SaveOptions, StreamOptions, StreamWriter,
+    save_view_shards, save_views,
 };
 
 use crate::error;
@@ -94,26 +93,30 @@ impl Request {
         total: u64,
         raised: &mut Option<PyErr>,
     ) -> Result<Vec<PathBuf>> {
-        let specs = named.borrow();
+        // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call.
+        let views = unsafe { named.views()? };
         let metadata = borrow(&self.metadata);
-        let mut done = 0;
-        let bytes = |index: usize| -> Result<Cow<'_, [u8]>> {
-            self.report(done, Some(total))
-                .map_err(|error| stopped(raised, error))?;
-            done += named.specs[index].data_len as u64;
-            // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call.
-            unsafe { named.bytes(index) }
-        };
         let metadata = metadata.as_deref();
+        let mut progress = |done: u64| {
+            self.report(done, Some(total))
+                .map_err(|error| stopped(raised, error))
+        };
+        progress(0)?;
         let written = match self.max_shard_size {
-            Some(max) => save_shards(&self.target, &specs, metadata, max, &self.options, bytes)?,
+            Some(max) => save_view_shards(
+                &self.target,
+                &views,
+                metadata,
+                max,
+                &self.options,
+                &mut progress,
+            )?,
             None => {
-                save_file(&self.target, &specs, metadata, &self.options, bytes)?;
+                save_views(&self.target, &views, metadata, &self.options, &mut progress)?;
                 vec![self.target.clone()]
             }
         };
-        self.report(total, Some(total))
-            .map_err(|error| stopped(raised, error))?;
+        progress(total)?;
         Ok(written)
     }
 
@@ -124,8 +127,9 @@ impl Request {
         };
         let to_py = |error: Error| error::to_py(py, &error);
         let metadata = borrow(&self.metadata);
-        let mut writer =
-            StreamWriter::create(&self.target, metadata.as_deref(), options).map_err(to_py)?;
+        let created =
+            py.detach(|| StreamWriter::create(&self.target, metadata.as_deref(), options));
+        let mut writer = created.map_err(to_py)?;
         let mut done = 0;
         for item in items.try_iter()? {
             let (name, spec, _hold) =

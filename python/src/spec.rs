@@ -7,7 +7,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use tensorhold::{
-    Dtype, Durability, Error, ErrorKind, Result, SaveOptions, TensorSpec as CoreSpec, save_file,
+    Dtype, Durability, Error, ErrorKind, Result, SaveOptions, TensorSpec as CoreSpec, TensorView,
+    save_views,
 };
 
 use crate::error;
@@ -159,6 +160,21 @@ impl Named {
         .collect()
     }
 
+    /// All of them, with their bytes.
+    ///
+    /// # Safety
+    /// As for [`TensorSpec::bytes`], of all of them.
+    pub(crate) unsafe fn views(&self) -> Result<Vec<TensorView<'_>>> {
+        let each = self.borrow().into_iter().zip(&self.specs);
+        each.map(|(core, spec)| {
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { spec.bytes() };
+            let bytes = bytes.map_err(|error| error.with_tensor(core.name))?;
+            Ok(TensorView { spec: core, bytes })
+        })
+        .collect()
+    }
+
     /// The bytes of the tensor at `index`.
     ///
     /// # Safety
@@ -251,13 +267,14 @@ pub(crate) fn serialize_file(
     let written = py.detach(|| {
         let metadata = borrow(&metadata);
         // SAFETY: the documentation of `TensorSpec` asks the caller for it.
-        let bytes = |index| unsafe { named.bytes(index) };
-        save_file(
+        let views = unsafe { named.views()? };
+        let mut progress = |_| Ok(());
+        save_views(
             &filename,
-            &named.borrow(),
+            &views,
             metadata.as_deref(),
             &DROP_IN,
-            bytes,
+            &mut progress,
         )
     });
     written.map_err(|error| refusal(py, &error))

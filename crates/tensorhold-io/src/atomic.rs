@@ -23,6 +23,7 @@ use tensorhold_core::{ByteRange, ErrorKind, Result, Sink};
 
 use self::calls::{Calls, SYSTEM, is_unknown, is_unsupported};
 use self::route::Route;
+pub use self::target::real_target;
 use self::way::Way;
 pub use self::writer::Writer;
 use crate::interrupt;

@@ -33,7 +33,7 @@ mod platform;
 mod pread;
 mod reading;
 
-pub use atomic::{AtomicFile, Durability, Writer};
+pub use atomic::{AtomicFile, Durability, Writer, real_target};
 pub use buffer::{Buffer, Part, release_pool, set_pool_limit};
 pub use error::io_error;
 pub use interrupt::{check_interrupt, set_interrupt_check};

@@ -38,7 +38,10 @@ pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
-pub use save::{SaveOptions, existing_shards, save_file, save_shards, serialize, shard_target};
+pub use save::{
+    SaveOptions, SaveProgress, TensorView, Turn, existing_shards, save_file, save_shards,
+    save_view_shards, save_views, serialize, shard_target,
+};
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
 pub use tensorhold_io::{

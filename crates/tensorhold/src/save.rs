@@ -1,15 +1,21 @@
 //! Writes checkpoints: one file, or shards with an index.
 
+mod parallel;
+mod shards;
+mod turn;
+
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use tensorhold_core::{
-    Error, ErrorKind, Layout, LayoutOptions, Order, Result, ShardIndex, Sink, TensorSpec, layout,
-    shape_size_bytes,
+    Error, ErrorKind, Layout, LayoutOptions, Order, Result, Sink, TensorSpec, layout,
 };
 use tensorhold_io::{AtomicFile, Durability};
+
+pub(crate) use self::shards::ShardNames;
+pub use self::shards::{existing_shards, shard_target};
+use self::shards::{split, total_size};
+pub use self::turn::Turn;
 
 /// How a checkpoint is written.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +70,22 @@ pub fn serialize<'a>(
     Ok(file)
 }
 
+/// A tensor to save whose bytes lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// What it is.
+    pub spec: TensorSpec<'a>,
+    /// Its bytes, as they go into the file.
+    pub bytes: &'a [u8],
+}
+
+/// Is told how many bytes of tensors were written so far; ends the save by an error.
+pub type SaveProgress<'a> = dyn FnMut(u64) -> Result<()> + 'a;
+
 /// Writes one file with these tensors to `target`, whole or not at all; `bytes` is asked for each tensor
 /// once, in the order of the file, so that only one needs to be in memory.
+///
+/// Saves of one process to one target take place one after the other, in the order in which they began.
 ///
 /// # Errors
 /// Those of [`serialize`]; `Io`, `PermissionDenied`, `NotFound` or `NotRegularFile` if it cannot be written. What
@@ -77,21 +97,83 @@ pub fn save_file<'a>(
     options: &SaveOptions,
     mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
 ) -> Result<()> {
-    let target = target.as_ref();
+    let mut fill = lazily(&mut bytes);
+    save_one(target.as_ref(), tensors, metadata, options, &mut fill)
+}
+
+/// Writes one file as [`save_file`] does, by several threads, as the bytes lie in memory. They go past the page cache
+/// where that is faster, through at most 32 MiB of memory, and the file then is not in it.
+///
+/// # Errors
+/// Those of [`save_file`], and of `progress`.
+pub fn save_views(
+    target: impl AsRef<Path>,
+    tensors: &[TensorView<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+    progress: &mut SaveProgress<'_>,
+) -> Result<()> {
+    let specs: Vec<TensorSpec<'_>> = tensors.iter().map(|tensor| tensor.spec).collect();
+    let mut fill = at_once(tensors, progress);
+    save_one(target.as_ref(), &specs, metadata, options, &mut fill)
+}
+
+/// What writes the tensors from the given number on that a layout is of.
+type Fill<'f> = dyn FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f;
+
+fn lazily<'f>(
+    bytes: &'f mut TensorBytes<'_, '_>,
+) -> impl FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f {
+    move |file, first, specs, layout| write(specs, layout, file, &mut |index| bytes(first + index))
+}
+
+fn at_once<'f>(
+    tensors: &'f [TensorView<'_>],
+    progress: &'f mut SaveProgress<'_>,
+) -> impl FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f {
+    let mut n_done = 0;
+    move |file, first, specs, layout| {
+        let bytes: Vec<&[u8]> = tensors[first..first + specs.len()]
+            .iter()
+            .map(|tensor| tensor.bytes)
+            .collect();
+        for (index, bytes) in bytes.iter().enumerate() {
+            require_size(
+                &specs[index],
+                layout.offsets[index].len(),
+                bytes.len() as u64,
+            )?;
+        }
+        let before = n_done;
+        parallel::write(file, layout, &bytes, &mut |n| progress(before + n))?;
+        n_done += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        Ok(())
+    }
+}
+
+fn save_one(
+    target: &Path,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+    fill: &mut Fill<'_>,
+) -> Result<()> {
     let layout = layout(tensors, metadata, &options.layout())?;
-    prepare(target, tensors, &layout, options.durability, &mut bytes)?.commit()
+    let _turn = Turn::take(target)?;
+    prepare(target, 0, tensors, &layout, options.durability, fill)?.commit()
 }
 
 /// Writes the file beside `target`, ready to be committed.
 fn prepare(
     target: &Path,
+    first: usize,
     tensors: &[TensorSpec<'_>],
     layout: &Layout,
     durability: Durability,
-    bytes: &mut TensorBytes<'_, '_>,
+    fill: &mut Fill<'_>,
 ) -> Result<AtomicFile> {
     let mut file = AtomicFile::create(target, Some(layout.file_size), durability)?;
-    write(tensors, layout, &mut file, bytes)
+    fill(&mut file, first, tensors, layout)
         .map_err(|error| error.with_file(target.to_string_lossy()))?;
     Ok(file)
 }
@@ -104,20 +186,20 @@ fn write(
 ) -> Result<()> {
     sink.write(&layout.head)?;
     for &index in &layout.order {
-        let expected = layout.offsets[index].len();
-        let bytes = bytes(index).map_err(|error| error.with_tensor(tensors[index].name))?;
-        if bytes.len() as u64 != expected {
-            let message = format!(
-                "{} bytes were given for a tensor of {expected}",
-                bytes.len()
-            );
-            return Err(
-                Error::new(ErrorKind::InvalidTensor, message).with_tensor(tensors[index].name)
-            );
-        }
+        let tensor = &tensors[index];
+        let bytes = bytes(index).map_err(|error| error.with_tensor(tensor.name))?;
+        require_size(tensor, layout.offsets[index].len(), bytes.len() as u64)?;
         sink.write(&bytes)?;
     }
     Ok(())
+}
+
+fn require_size(tensor: &TensorSpec<'_>, expected: u64, given: u64) -> Result<()> {
+    if given == expected {
+        return Ok(());
+    }
+    let message = format!("{given} bytes were given for a tensor of {expected}");
+    Err(Error::new(ErrorKind::InvalidTensor, message).with_tensor(tensor.name))
 }
 
 /// Writes shards of at most `max_shard_bytes` of tensors beside each other, and the index `{stem}.safetensors.index.json` that
@@ -137,15 +219,58 @@ pub fn save_shards<'a>(
     options: &SaveOptions,
     mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
 ) -> Result<Vec<PathBuf>> {
-    let names = ShardNames::of(target.as_ref())?;
+    let mut fill = lazily(&mut bytes);
+    save_set(
+        target.as_ref(),
+        tensors,
+        metadata,
+        max_shard_bytes,
+        options,
+        &mut fill,
+    )
+}
+
+/// Writes shards as [`save_shards`] does, each as [`save_views`] writes a file.
+///
+/// # Errors
+/// Those of [`save_file`], and of `progress`.
+pub fn save_view_shards(
+    target: impl AsRef<Path>,
+    tensors: &[TensorView<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    max_shard_bytes: u64,
+    options: &SaveOptions,
+    progress: &mut SaveProgress<'_>,
+) -> Result<Vec<PathBuf>> {
+    let specs: Vec<TensorSpec<'_>> = tensors.iter().map(|tensor| tensor.spec).collect();
+    let mut fill = at_once(tensors, progress);
+    save_set(
+        target.as_ref(),
+        &specs,
+        metadata,
+        max_shard_bytes,
+        options,
+        &mut fill,
+    )
+}
+
+fn save_set(
+    target: &Path,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    max_shard_bytes: u64,
+    options: &SaveOptions,
+    fill: &mut Fill<'_>,
+) -> Result<Vec<PathBuf>> {
+    let _turn = Turn::take(&shard_target(target)?)?;
+    let names = ShardNames::of(target)?;
     let shards = split(tensors, max_shard_bytes)?;
     let mut pending = Vec::with_capacity(shards.len());
     for (n, shard) in shards.iter().enumerate() {
         let path = names.path(n, shards.len());
         let part = &tensors[shard.clone()];
         let layout = layout(part, metadata, &options.layout())?;
-        let mut part_bytes = |index: usize| bytes(shard.start + index);
-        let mut file = prepare(&path, part, &layout, options.durability, &mut part_bytes)?;
+        let mut file = prepare(&path, shard.start, part, &layout, options.durability, fill)?;
         file.prepare()?;
         pending.push(file);
     }
@@ -155,227 +280,4 @@ pub fn save_shards<'a>(
             .map(move |tensor| (tensor.name, n))
     });
     names.commit(pending, shard_of, total_size(tensors)?, options.durability)
-}
-
-fn total_size(tensors: &[TensorSpec<'_>]) -> Result<u64> {
-    tensors.iter().try_fold(0u64, |total, tensor| {
-        let size = shape_size_bytes(tensor.dtype, tensor.shape)?;
-        total
-            .checked_add(size)
-            .ok_or_else(|| Error::new(ErrorKind::Overflow, "the tensors take over 2^64 bytes"))
-    })
-}
-
-/// Ranges of tensors whose bytes stay under the limit; a larger tensor is alone.
-fn split(tensors: &[TensorSpec<'_>], max_shard_bytes: u64) -> Result<Vec<std::ops::Range<usize>>> {
-    let mut shards = Vec::new();
-    let (mut start, mut filled) = (0, 0u64);
-    for (index, tensor) in tensors.iter().enumerate() {
-        let size = shape_size_bytes(tensor.dtype, tensor.shape)
-            .map_err(|error| error.with_tensor(tensor.name))?;
-        if index > start && filled.saturating_add(size) > max_shard_bytes {
-            shards.push(start..index);
-            (start, filled) = (index, 0);
-        }
-        filled = filled.saturating_add(size);
-    }
-    shards.push(start..tensors.len());
-    Ok(shards)
-}
-
-/// The names of the files of one sharded save, and the commit of all of them together.
-pub(crate) struct ShardNames {
-    folder: PathBuf,
-    stem: String,
-    /// What an earlier save left at these names: its shards, which stay until the new index is in place.
-    earlier: BTreeSet<String>,
-    /// Set apart from an earlier save's names where they would collide.
-    generation: Option<String>,
-}
-
-impl ShardNames {
-    pub(crate) fn of(target: &Path) -> Result<ShardNames> {
-        let target = &shard_target(target)?;
-        let name = target.file_name().and_then(OsStr::to_str);
-        let Some(stem) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
-            let message = "the name of a sharded save must be UTF-8";
-            return Err(
-                Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy())
-            );
-        };
-        let folder = target.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        if folder != Path::new("") {
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| tensorhold_io::io_error(error, &folder, "create the folder"))?;
-        }
-        let earlier = earlier_shards(&folder.join(format!("{stem}.safetensors.index.json")), stem);
-        let generation = (!earlier.is_empty()).then(|| unused_generation(&earlier));
-        Ok(ShardNames {
-            folder,
-            stem: stem.to_owned(),
-            earlier,
-            generation,
-        })
-    }
-
-    /// The path of shard `n`, counted from 0, of `n_shards`.
-    pub(crate) fn path(&self, n: usize, n_shards: usize) -> PathBuf {
-        self.folder.join(self.name(n, n_shards))
-    }
-
-    /// A path beside the shards, for a file whose number is not known yet.
-    pub(crate) fn unnumbered(&self) -> PathBuf {
-        self.folder.join(format!("{}-shard.safetensors", self.stem))
-    }
-
-    fn name(&self, n: usize, n_shards: usize) -> String {
-        let ShardNames {
-            stem, generation, ..
-        } = self;
-        match (n_shards, generation) {
-            (1, _) => format!("{stem}.safetensors"),
-            (_, None) => format!("{stem}-{:05}-of-{n_shards:05}.safetensors", n + 1),
-            (_, Some(generation)) => format!(
-                "{stem}-{generation}-{:05}-of-{n_shards:05}.safetensors",
-                n + 1
-            ),
-        }
-    }
-
-    fn index_path(&self) -> PathBuf {
-        self.folder
-            .join(format!("{}.safetensors.index.json", self.stem))
-    }
-
-    /// Puts all shards in place, then the index, then removes what the index replaced.
-    pub(crate) fn commit<'n>(
-        &self,
-        shards: Vec<AtomicFile>,
-        shard_of: impl Iterator<Item = (&'n str, usize)>,
-        total_size: u64,
-        durability: Durability,
-    ) -> Result<Vec<PathBuf>> {
-        let n_shards = shards.len();
-        let mut written: Vec<PathBuf> = (0..n_shards).map(|n| self.path(n, n_shards)).collect();
-        for (n, shard) in shards.into_iter().enumerate() {
-            shard.commit_as(self.name(n, n_shards).as_ref())?;
-        }
-        let single = self.folder.join(format!("{}.safetensors", self.stem));
-        if n_shards == 1 {
-            remove_if_there(&self.index_path())?;
-        } else {
-            let names: Vec<String> = (0..n_shards).map(|n| self.name(n, n_shards)).collect();
-            let json = ShardIndex::to_json(
-                shard_of.map(|(tensor, n)| (tensor, names[n].as_str())),
-                total_size,
-                &[],
-            );
-            let mut index =
-                AtomicFile::create(&self.index_path(), Some(json.len() as u64), durability)?;
-            index.write(json.as_bytes())?;
-            index.commit()?;
-            remove_if_there(&single)?;
-            written.push(self.index_path());
-        }
-        for name in &self.earlier {
-            let path = self.folder.join(name);
-            if !written.contains(&path) {
-                remove_if_there(&path)?;
-            }
-        }
-        Ok(written)
-    }
-}
-
-const SUFFIX: &str = ".safetensors";
-
-/// The file that shards at `target` are named after: the target itself, or `model.safetensors` in a folder.
-///
-/// # Errors
-/// `InvalidArgument` for the name of a file that does not end in `.safetensors`.
-pub fn shard_target(target: &Path) -> Result<PathBuf> {
-    let name = target
-        .file_name()
-        .map(OsStr::to_string_lossy)
-        .unwrap_or_default();
-    if name.len() > SUFFIX.len() && name.ends_with(SUFFIX) {
-        return Ok(target.to_owned());
-    }
-    if target.is_dir() || target.extension().is_none() {
-        return Ok(target.join(format!("model{SUFFIX}")));
-    }
-    let message = "the target of a sharded save must be a folder, or be named `*.safetensors`";
-    Err(Error::new(ErrorKind::InvalidArgument, message).with_file(target.to_string_lossy()))
-}
-
-/// A file that a sharded save to `target` may replace or remove: the one of that name, its index, or a shard named after
-/// it, of which there can be some without an index. The first by name, if there is any.
-///
-/// # Errors
-/// Those of [`shard_target`]; `Io` if the folder cannot be listed.
-pub fn existing_shards(target: &Path) -> Result<Option<PathBuf>> {
-    let target = &shard_target(target)?;
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(SUFFIX).unwrap_or(&name);
-    let folder = match target.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let cannot = |error| tensorhold_io::io_error(error, folder, "list the folder");
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        entries => entries.map_err(cannot)?,
-    };
-    let mut first: Option<OsString> = None;
-    for entry in entries {
-        let found = entry.map_err(cannot)?.file_name();
-        if is_of_save(&found.to_string_lossy(), stem)
-            && first.as_ref().is_none_or(|first| found < *first)
-        {
-            first = Some(found);
-        }
-    }
-    Ok(first.map(|name| target.with_file_name(name)))
-}
-
-/// Whether a file of this name can belong to a save of this stem.
-fn is_of_save(name: &str, stem: &str) -> bool {
-    name.strip_prefix(stem).is_some_and(|rest| {
-        let is_shard = rest.starts_with('-') && rest.contains("-of-") && rest.ends_with(SUFFIX);
-        is_shard || rest == SUFFIX || rest == ".safetensors.index.json"
-    })
-}
-
-/// The shards of an earlier save of the same stem: only names that a sharded save of ours or of Hugging Face gives.
-fn earlier_shards(index: &Path, stem: &str) -> BTreeSet<String> {
-    let Ok(text) = std::fs::read(index) else {
-        return BTreeSet::new();
-    };
-    let Ok(index) = ShardIndex::parse(&text) else {
-        return BTreeSet::new();
-    };
-    let is_ours = |name: &&String| {
-        name.strip_prefix(stem)
-            .is_some_and(|rest| rest.starts_with('-') && rest.contains("-of-"))
-    };
-    index.shards().iter().filter(is_ours).cloned().collect()
-}
-
-/// A word that none of the names holds.
-fn unused_generation(names: &BTreeSet<String>) -> String {
-    (2u32..)
-        .map(|n| format!("v{n}"))
-        .find(|word| !names.iter().any(|name| name.contains(&format!("-{word}-"))))
-        .expect("a set of names cannot hold every number")
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(tensorhold_io::io_error(
-            error,
-            path,
-            "remove the file of an earlier save",
-        )),
-        _ => Ok(()),
-    }
 }

@@ -13,7 +13,7 @@ use tensorhold_core::{
 };
 use tensorhold_io::{AtomicFile, Durability};
 
-use crate::save::{SaveOptions, ShardNames};
+use crate::save::{SaveOptions, ShardNames, Turn, shard_target};
 
 /// Up to this much is kept in memory before a file is begun.
 const HELD_BYTES: u64 = 16 << 20;
@@ -29,7 +29,8 @@ pub struct StreamOptions {
     pub max_shard_bytes: Option<u64>,
 }
 
-/// A checkpoint that is written tensor by tensor; nothing is at the target until [`StreamWriter::finish`].
+/// A checkpoint that is written tensor by tensor; nothing is at the target until [`StreamWriter::finish`]. Other
+/// saves of this process to the same target wait until this is finished or dropped.
 pub struct StreamWriter {
     target: PathBuf,
     /// Where files are begun: the target, or a name beside it until the number of shards is known.
@@ -40,6 +41,8 @@ pub struct StreamWriter {
     open: Shard,
     closed: Vec<Closed>,
     total_size: u64,
+    /// Held until the checkpoint is in place.
+    _turn: Turn,
 }
 
 /// The shard that is being written.
@@ -74,9 +77,12 @@ impl StreamWriter {
         options: StreamOptions,
     ) -> Result<StreamWriter> {
         let target = target.as_ref().to_owned();
-        let place = match options.max_shard_bytes {
-            Some(_) => ShardNames::of(&target)?.unnumbered(),
-            None => target.clone(),
+        let (turn, place) = match options.max_shard_bytes {
+            Some(_) => {
+                let turn = Turn::take(&shard_target(&target)?)?;
+                (turn, ShardNames::of(&target)?.unnumbered())
+            }
+            None => (Turn::take(&target)?, target.clone()),
         };
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let metadata = metadata.map(|metadata| metadata.iter().map(own).collect());
@@ -89,6 +95,7 @@ impl StreamWriter {
             open: Shard::default(),
             closed: Vec::new(),
             total_size: 0,
+            _turn: turn,
         })
     }
 

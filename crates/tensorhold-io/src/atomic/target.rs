@@ -67,6 +67,23 @@ impl Target {
     }
 }
 
+/// The one path of the regular file that a save to `path` would replace or make, whatever links lead to it; `None` for anything
+/// else than a file or nothing.
+#[must_use]
+pub fn real_target(path: &Path) -> Option<PathBuf> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        _ => return None,
+    }
+    let real = follow(path).ok()?;
+    let folder = real.parent()?.canonicalize();
+    match (folder, real.file_name()) {
+        (Ok(folder), Some(name)) => Some(folder.join(name)),
+        _ => Some(real),
+    }
+}
+
 /// What lies at `name` cannot be replaced by a file.
 pub(super) fn no_file(name: &Path, metadata: &Metadata) -> Error {
     not_regular(name, metadata, NEEDED)
