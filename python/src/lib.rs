@@ -16,6 +16,7 @@ mod ndarray;
 mod prefetch;
 mod safe_open;
 mod save;
+mod save_async;
 mod spec;
 mod tensors;
 mod torch;
@@ -44,6 +45,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(torch::torch_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(ndarray::numpy_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(save::save, module)?)?;
+    module.add_class::<save_async::SaveHandle>()?;
+    module.add_function(wrap_pyfunction!(save_async::save_async, module)?)?;
+    module.add_function(wrap_pyfunction!(save_async::finish_saves, module)?)?;
     module.add_function(wrap_pyfunction!(cli_main, module)?)?;
     Ok(())
 }

@@ -46,7 +46,7 @@ pub(crate) fn save(
     }
 }
 
-fn parse_durability(py: Python<'_>, name: &str) -> PyResult<Durability> {
+pub(crate) fn parse_durability(py: Python<'_>, name: &str) -> PyResult<Durability> {
     match name {
         "none" => Ok(Durability::None),
         "data" => Ok(Durability::Data),
@@ -68,17 +68,8 @@ struct Request {
 
 impl Request {
     fn save_list(&self, py: Python<'_>, items: &Bound<'_, PyList>) -> PyResult<Vec<PathBuf>> {
-        let mut named = Named {
-            names: Vec::new(),
-            specs: Vec::new(),
-        };
-        for item in items.iter() {
-            let (name, spec, _) =
-                item.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
-            named.names.push(name);
-            named.specs.push(spec.get().clone());
-        }
-        let total: u64 = named.specs.iter().map(|spec| spec.data_len as u64).sum();
+        let named = Named::of_items(items)?;
+        let total = named.size_bytes();
         let mut raised = None;
         let written = py.detach(|| self.write_list(&named, total, &mut raised));
         match raised {
@@ -156,7 +147,7 @@ impl Request {
 }
 
 /// Keeps what the callback raised, and stops the save.
-fn stopped(raised: &mut Option<PyErr>, error: PyErr) -> Error {
+pub(crate) fn stopped(raised: &mut Option<PyErr>, error: PyErr) -> Error {
     *raised = Some(error);
     Error::new(ErrorKind::InvalidArgument, "the progress callback raised")
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use tensorhold::{
     Dtype, Durability, Error, ErrorKind, Result, SaveOptions, TensorSpec as CoreSpec, TensorView,
     save_views,
@@ -147,6 +147,26 @@ impl Named {
             named.names.push(text(&name, "a tensor's name")?);
         }
         Ok(named)
+    }
+
+    /// The descriptions in a list of names, descriptions and what keeps the bytes alive.
+    pub(crate) fn of_items(items: &Bound<'_, PyList>) -> PyResult<Named> {
+        let mut named = Named {
+            names: Vec::with_capacity(items.len()),
+            specs: Vec::with_capacity(items.len()),
+        };
+        for item in items.iter() {
+            let (name, spec, _) =
+                item.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
+            named.names.push(name);
+            named.specs.push(spec.get().clone());
+        }
+        Ok(named)
+    }
+
+    /// The bytes of all of them.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.specs.iter().map(|spec| spec.data_len as u64).sum()
     }
 
     /// The descriptions as the engine takes them.

@@ -30,6 +30,7 @@ from tensorhold._native import __version__ as __version__
 from tensorhold.checkpoint import Checkpoint as Checkpoint
 from tensorhold.checkpoint import open as open
 from tensorhold.checkpoint import save as save
+from tensorhold.checkpoint import save_async as save_async
 
 # A star import gives what `safetensors` gives and no more: `open` would hide the builtin.
 __all__ = [

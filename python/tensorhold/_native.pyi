@@ -22,6 +22,7 @@ __all__ = [
     "LoadPlan",
     "PrefetchLoader",
     "PySafeSlice",
+    "SaveHandle",
     "TensorInfo",
     "TensorMeta",
     "TensorSlice",
@@ -31,10 +32,12 @@ __all__ = [
     "_safe_open_handle",
     "cli_main",
     "deserialize",
+    "finish_saves",
     "load_bytes",
     "numpy_flatten",
     "safe_open",
     "save",
+    "save_async",
     "serialize",
     "serialize_file",
     "torch_flatten",
@@ -302,6 +305,28 @@ def save(
     durability: Literal["none", "data", "full"],
     progress: Callable[[int, int | None], object] | None,
 ) -> list[Path]: ...
+
+# Returns as soon as the bytes are copied or written; not copied is what passes `memory_limit`. The
+# arguments are those of `save`, but `tensors` is a list.
+def save_async(
+    items: list[_SaveItem],
+    target: _StrPath,
+    metadata: Mapping[str, str] | None,
+    max_shard_size: int | None,
+    align: int,
+    durability: Literal["none", "data", "full"],
+    progress: Callable[[int, int | None], object] | None,
+    memory_limit: int | None,
+) -> SaveHandle: ...
+
+# Waits for the saves that go on, and gives failures that nobody asked about to `sys.unraisablehook`.
+def finish_saves() -> None: ...
+
+# `wait` raises TimeoutError where the save still goes on.
+@final
+class SaveHandle:
+    def wait(self, timeout: float | None = None) -> list[str]: ...
+    def done(self) -> bool: ...
 
 # Runs the command line; `arguments` without the program's name. Returns the exit code.
 def cli_main(arguments: Iterable[str]) -> int: ...

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensorhold import _native
 from tensorhold._errors import ArgumentError, InvalidTensorError
-from tensorhold._native import TensorInfo, TensorSlice
+from tensorhold._native import SaveHandle, TensorInfo, TensorSlice
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from typing_extensions import Self
 
-__all__ = ["Checkpoint", "TensorInfo", "TensorSlice", "open", "save"]
+__all__ = ["Checkpoint", "SaveHandle", "TensorInfo", "TensorSlice", "open", "save", "save_async"]
 
 # The top package of a tensor's class, and the front end that knows it.
 _FRONT_ENDS = {
@@ -373,6 +374,70 @@ def save(
     return [str(path) for path in written]
 
 
+def save_async(
+    tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
+    target: str | PathLike[str],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | str | None = None,
+    align: int = 4096,
+    durability: Literal["none", "data", "full"] = "data",
+    progress: Callable[[int, int | None], object] | None = None,
+    memory_limit: int | str | None = None,
+) -> SaveHandle:
+    """Begins a save that goes on in a thread of its own, as `save` does it, and returns a handle.
+
+    When it returns, all tensors are copied or written: they may be changed, or let go of. What does
+    not fit into `memory_limit` is not copied but written before it returns. Saves to one target
+    take place in the order of their calls. At exit, the interpreter waits for saves that go on.
+
+    Args:
+        tensors: Tensors by name, or pairs of a name and a tensor, of any framework; pairs from an
+            iterator are all taken before the first is copied.
+        target: The file, or the folder or file that shards are named after.
+        metadata: Texts to keep beside the tensors.
+        max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
+        align: The boundary on which the tensors' bytes begin in the file, a power of two.
+        durability: What is on disk for sure when the save is done, as for `save`.
+        progress: Called now and then, in whatever thread writes, with the bytes done and the bytes
+            in all. What it raises ends the save, and is raised by `wait`.
+        memory_limit: The most memory for copies: a number of bytes, `"5GB"` or `"4GiB"`; `0` for
+            none. Half of the memory that is free where it is `None`. It is given back bit by bit
+            while the copies are written.
+
+    Returns:
+        A handle. What goes wrong with the files is raised by its `wait`; where nobody waits, it
+        goes to `sys.unraisablehook`.
+
+    Raises:
+        ValueError: A value is no tensor that can be stored, or an argument is out of range.
+        RuntimeError: PyTorch tensors share memory.
+
+    Example:
+        >>> import numpy as np
+        >>> weight = np.ones(2)
+        >>> handle = save_async({"weight": weight}, "later.safetensors")
+        >>> weight[:] = 0  # it is copied by now
+        >>> handle.wait()
+        ['later.safetensors']
+        >>> open("later.safetensors", framework="np")["weight"]
+        array([1., 1.])
+    """
+    if isinstance(tensors, Mapping):
+        _refuse_shared(tensors)
+        tensors = tensors.items()
+    items = [_item(name, tensor) for name, tensor in tensors]
+    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    room = None if memory_limit is None else _size_bytes(memory_limit, 0)
+    boundary = _boundary(align)
+    return _native.save_async(
+        items, target, metadata, limit, boundary, durability, progress, room
+    )
+
+
+atexit.register(_native.finish_saves)
+
+
 def _wanted(
     names: Iterable[str] | Mapping[str, Any] | None,
 ) -> Sequence[str] | Mapping[str, Any] | None:
@@ -453,16 +518,16 @@ def _refuse_shared(tensors: Mapping[str, Any]) -> None:
         import_module("tensorhold.torch")._evaluate_tensors_for_save(of_torch)
 
 
-def _size_bytes(size: int | str) -> int:
+def _size_bytes(size: int | str, least: int = 1) -> int:
     """The bytes that `5GB`, `4GiB` or a number stand for."""
     text = size.lower() if isinstance(size, str) else _digits(size)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
     unit = None if match is None else _UNITS.get(match[2])
-    size_bytes = 0 if match is None or unit is None else int(Decimal(match[1]) * unit)
-    if not 1 <= size_bytes <= _MAX_SHARD_BYTES:
+    size_bytes = -1 if match is None or unit is None else int(Decimal(match[1]) * unit)
+    if not least <= size_bytes <= _MAX_SHARD_BYTES:
         raise ArgumentError(
-            f"`{size}` is no size: give a whole number of bytes from 1 to 2^64 - 1, or one with a"
-            " unit such as `5GB` or `4GiB`",
+            f"`{size}` is no size: give a whole number of bytes from {least} to 2^64 - 1, or one"
+            " with a unit such as `5GB` or `4GiB`",
             kind="InvalidArgument",
         )
     return size_bytes

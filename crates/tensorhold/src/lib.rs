@@ -39,7 +39,8 @@ pub use file::{Backend, File, OpenOptions};
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use save::{
-    SaveOptions, SaveProgress, TensorView, Turn, existing_shards, save_file, save_shards,
+    BackgroundOptions, BackgroundProgress, Outcome as SaveOutcome, PendingSave, SaveOptions,
+    SaveProgress, TensorView, Turn, existing_shards, save_file, save_in_background, save_shards,
     save_view_shards, save_views, serialize, shard_target,
 };
 pub use stream::{StreamOptions, StreamWriter};

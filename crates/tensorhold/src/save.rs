@@ -1,5 +1,7 @@
 //! Writes checkpoints: one file, or shards with an index.
 
+mod background;
+mod image;
 mod parallel;
 mod shards;
 mod turn;
@@ -12,6 +14,9 @@ use tensorhold_core::{
 };
 use tensorhold_io::{AtomicFile, Durability};
 
+pub use self::background::{
+    BackgroundOptions, BackgroundProgress, Outcome, PendingSave, save_in_background,
+};
 pub(crate) use self::shards::ShardNames;
 pub use self::shards::{existing_shards, shard_target};
 use self::shards::{split, total_size};
@@ -133,22 +138,31 @@ fn at_once<'f>(
 ) -> impl FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f {
     let mut n_done = 0;
     move |file, first, specs, layout| {
-        let bytes: Vec<&[u8]> = tensors[first..first + specs.len()]
-            .iter()
-            .map(|tensor| tensor.bytes)
-            .collect();
-        for (index, bytes) in bytes.iter().enumerate() {
-            require_size(
-                &specs[index],
-                layout.offsets[index].len(),
-                bytes.len() as u64,
-            )?;
-        }
-        let before = n_done;
-        parallel::write(file, layout, &bytes, &mut |n| progress(before + n))?;
-        n_done += bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let tensors = &tensors[first..first + specs.len()];
+        require_sizes(tensors, layout)?;
+        let bytes: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.bytes).collect();
+        let plan = parallel::plan(layout);
+        let live = parallel::Live {
+            layout,
+            plan: &plan,
+            tensors: &bytes,
+        };
+        let (before, head) = (n_done, layout.head.len() as u64);
+        parallel::write(file, &plan, 0..plan.n_writes(), &live, &mut |n| {
+            progress(before + n.saturating_sub(head))
+        })?;
+        n_done += layout.file_size - head;
         Ok(())
     }
+}
+
+fn require_sizes(tensors: &[TensorView<'_>], layout: &Layout) -> Result<()> {
+    tensors
+        .iter()
+        .zip(&layout.offsets)
+        .try_for_each(|(tensor, offsets)| {
+            require_size(&tensor.spec, offsets.len(), tensor.bytes.len() as u64)
+        })
 }
 
 fn save_one(

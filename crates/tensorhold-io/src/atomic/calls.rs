@@ -26,7 +26,7 @@ pub(super) static SYSTEM: Calls = Calls {
     create_new: platform::create_new,
     allocate: platform::allocate,
     write_at: platform::write_at,
-    open_direct: platform::open_direct,
+    open_direct: platform::open_direct_for_writing,
     write_direct: platform::write_at,
     set_length: File::set_len,
     set_attributes: platform::set_attributes,

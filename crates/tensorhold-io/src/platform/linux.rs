@@ -53,26 +53,8 @@ pub(crate) fn is_network(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|system| NETWORK.contains(&(system.f_type as u32)))
 }
 
-/// The numbers of file systems that lie in memory.
-///
-/// # Source
-/// `linux/magic.h`.
-const IN_MEMORY: [u32; 2] = [
-    0x0102_1994, // tmpfs
-    0x8584_58F6, // ramfs
-];
-
-/// Whether the file system has no disk to write to.
-pub(crate) fn is_in_memory(file: &File) -> bool {
-    #[allow(
-        clippy::unnecessary_cast,
-        reason = "the kernel's word is wider on some machines and signed on others; the numbers have 32 bits"
-    )]
-    rustix::fs::fstatfs(file).is_ok_and(|system| IN_MEMORY.contains(&(system.f_type as u32)))
-}
-
 /// Opens the file at `path` once more, to be written past the page cache.
-pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+pub(crate) fn open_direct_for_writing(path: &Path) -> io::Result<File> {
     let flags = OFlags::DIRECT | OFlags::NOFOLLOW;
     OpenOptions::new()
         .write(true)

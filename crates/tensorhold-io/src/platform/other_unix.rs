@@ -17,16 +17,6 @@ pub(crate) fn is_network(_file: &File) -> bool {
     false
 }
 
-/// Memory is not told from disks here.
-pub(crate) fn is_in_memory(_file: &File) -> bool {
-    false
-}
-
-/// Files are written through the page cache here.
-pub(crate) fn open_direct(_path: &Path) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// Space is not set aside here; a full disk shows while writing.
 pub(crate) fn allocate(_file: &File, _size_bytes: u64) -> io::Result<()> {
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 pub(crate) fn is_in_memory(_file: &File) -> bool {
     false
@@ -25,6 +26,11 @@ pub(crate) fn cached_bytes(_file: &File, _position: u64, _size_bytes: u64) -> Op
 
 pub(crate) fn counted_bytes(_file: &File, _position: u64, _size_bytes: u64) -> Option<u64> {
     None
+}
+
+/// Files are written through the page cache here.
+pub(crate) fn open_direct_for_writing(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 pub(crate) fn free_memory_bytes() -> Option<u64> {

@@ -109,16 +109,6 @@ pub(crate) fn free_bytes(_file: &File) -> Option<u64> {
     None
 }
 
-/// Memory is not told from disks here.
-pub(crate) fn is_in_memory(_file: &File) -> bool {
-    false
-}
-
-/// Files are written through the page cache here.
-pub(crate) fn open_direct(_path: &Path) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// What the system says when a disk is full.
 pub(crate) fn no_space() -> io::Error {
     /// `ERROR_DISK_FULL` of `winerror.h`.

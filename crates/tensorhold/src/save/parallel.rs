@@ -1,13 +1,15 @@
 //! Several threads write one file, for the time of one save.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tensorhold_core::{Error, Layout, Origin, Result, SavePlan, Sink};
+use tensorhold_core::{ByteRange, Error, Layout, Origin, Result, SavePlan, Sink};
 use tensorhold_io::{AtomicFile, Writer, check_interrupt};
+
+use super::SaveProgress;
 
 /// Two threads keep a disk busy while the next bytes are gathered; more than four were never faster.
 const WRITERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -15,36 +17,71 @@ const WRITERS: std::ops::RangeInclusive<usize> = 2..=4;
 /// The thread that saves is told of the progress, and asks whether to go on, about so often.
 const BETWEEN_CHECKS: Duration = Duration::from_millis(20);
 
-/// Writes the whole of `layout`, whose tensors are `tensors`. `progress` is told in this thread how many bytes of tensors were written;
-/// what it returns as an error ends the save.
+/// Where the bytes of a file's writes come from.
+pub(super) trait Content: Sync {
+    /// Hands the parts of a write to `put`.
+    fn with_parts(&self, write: u64, put: &mut dyn FnMut(&[&[u8]]) -> Result<()>) -> Result<()>;
+}
+
+/// Tensors that lie in memory.
+pub(super) struct Live<'a> {
+    pub layout: &'a Layout,
+    pub plan: &'a SavePlan,
+    pub tensors: &'a [&'a [u8]],
+}
+
+impl Content for Live<'_> {
+    fn with_parts(&self, write: u64, put: &mut dyn FnMut(&[&[u8]]) -> Result<()>) -> Result<()> {
+        let parts: Vec<&[u8]> = self
+            .plan
+            .parts(write)
+            .map(|part| match part.origin {
+                Origin::Head => &self.layout.head[in_memory(part.bytes)],
+                Origin::Tensor(index) => &self.tensors[index][in_memory(part.bytes)],
+            })
+            .collect();
+        put(&parts)
+    }
+}
+
+fn in_memory(bytes: ByteRange) -> Range<usize> {
+    let place = |offset| usize::try_from(offset).expect("it lies in memory");
+    place(bytes.start)..place(bytes.end)
+}
+
+pub(super) fn plan(layout: &Layout) -> SavePlan {
+    SavePlan::new(layout, Writer::WRITE_BYTES as u64)
+}
+
+/// How many threads work on what has `n_parts` parts.
+pub(super) fn n_workers(n_parts: u64) -> u64 {
+    let n_cores = thread::available_parallelism().map_or(1, usize::from);
+    n_parts.min(n_cores.clamp(*WRITERS.start(), *WRITERS.end()) as u64)
+}
+
+/// Carries out some writes of `plan`. `progress` is told in this thread how many bytes were written; what it returns as an error
+/// ends the save.
 pub(super) fn write(
     file: &mut AtomicFile,
-    layout: &Layout,
-    tensors: &[&[u8]],
-    progress: &mut dyn FnMut(u64) -> Result<()>,
+    plan: &SavePlan,
+    writes: Range<u64>,
+    content: &dyn Content,
+    progress: &mut SaveProgress<'_>,
 ) -> Result<()> {
     if !file.takes_positions() {
-        return write_in_order(file, layout, tensors, progress);
+        return write_in_order(file, plan, writes, content, progress);
     }
-    let plan = SavePlan::new(layout, Writer::WRITE_BYTES as u64);
+    let n_helpers = n_workers(writes.end - writes.start).saturating_sub(1);
     let job = Job {
         file,
-        head: &layout.head,
-        tensors,
+        content,
         plan,
-        next: AtomicU64::new(0),
+        next: AtomicU64::new(writes.start),
+        end: writes.end,
         n_done: AtomicU64::new(0),
         is_over: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let n_writers = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .clamp(*WRITERS.start(), *WRITERS.end());
-    let n_helpers = job
-        .plan
-        .n_writes()
-        .saturating_sub(1)
-        .min(n_writers as u64 - 1);
     let own = thread::scope(|scope| {
         for _ in 0..n_helpers {
             // Where no thread can be had, those that are there do the work.
@@ -62,12 +99,11 @@ pub(super) fn write(
 /// What the threads of one save share.
 struct Job<'a> {
     file: &'a AtomicFile,
-    head: &'a [u8],
-    tensors: &'a [&'a [u8]],
-    plan: SavePlan,
+    content: &'a dyn Content,
+    plan: &'a SavePlan,
     /// The next write that nobody has taken yet.
     next: AtomicU64,
-    /// Bytes of tensors.
+    end: u64,
     n_done: AtomicU64,
     is_over: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -81,7 +117,7 @@ impl Job<'_> {
         }
     }
 
-    fn lead(&self, progress: &mut dyn FnMut(u64) -> Result<()>) -> Result<()> {
+    fn lead(&self, progress: &mut SaveProgress<'_>) -> Result<()> {
         let mut last = Instant::now();
         self.run(&mut || {
             if last.elapsed() < BETWEEN_CHECKS {
@@ -98,7 +134,10 @@ impl Job<'_> {
     fn run(&self, after: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let written = self.file.writer().and_then(|mut writer| {
             while let Some(write) = self.take() {
-                self.carry_out(write, &mut writer)?;
+                let range = self.plan.range(write);
+                let mut put = |parts: &[&[u8]]| writer.write(range.start, parts);
+                self.content.with_parts(write, &mut put)?;
+                self.n_done.fetch_add(range.len(), Ordering::Relaxed);
                 after()?;
             }
             Ok(())
@@ -111,41 +150,23 @@ impl Job<'_> {
 
     fn take(&self) -> Option<u64> {
         let write = self.next.fetch_add(1, Ordering::Relaxed);
-        (write < self.plan.n_writes() && !self.is_over.load(Ordering::Relaxed)).then_some(write)
-    }
-
-    fn carry_out(&self, write: u64, writer: &mut Writer<'_>) -> Result<()> {
-        let mut of_tensors = 0;
-        let mut parts = Vec::new();
-        for part in self.plan.parts(write) {
-            let whole = match part.origin {
-                Origin::Head => self.head,
-                Origin::Tensor(index) => {
-                    of_tensors += part.bytes.len();
-                    self.tensors[index]
-                }
-            };
-            let place = |position| usize::try_from(position).expect("it lies in memory");
-            parts.push(&whole[place(part.bytes.start)..place(part.bytes.end)]);
-        }
-        writer.write(self.plan.range(write).start, &parts)?;
-        self.n_done.fetch_add(of_tensors, Ordering::Relaxed);
-        Ok(())
+        (write < self.end && !self.is_over.load(Ordering::Relaxed)).then_some(write)
     }
 }
 
 /// For what takes bytes only one after the other.
 fn write_in_order(
     file: &mut AtomicFile,
-    layout: &Layout,
-    tensors: &[&[u8]],
-    progress: &mut dyn FnMut(u64) -> Result<()>,
+    plan: &SavePlan,
+    writes: Range<u64>,
+    content: &dyn Content,
+    progress: &mut SaveProgress<'_>,
 ) -> Result<()> {
-    file.write(&layout.head)?;
     let mut n_done = 0;
-    for &index in &layout.order {
-        file.write(tensors[index])?;
-        n_done += tensors[index].len() as u64;
+    for write in writes {
+        let mut put = |parts: &[&[u8]]| parts.iter().try_for_each(|part| file.write(part));
+        content.with_parts(write, &mut put)?;
+        n_done += plan.range(write).len();
         progress(n_done)?;
     }
     Ok(())

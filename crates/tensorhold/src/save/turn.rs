@@ -56,7 +56,10 @@ impl Turn {
         let process = std::process::id();
         line.retain(|waiting| waiting.process == process);
         let thread = thread::current().id();
-        if line.front().is_some_and(|front| front.thread == Some(thread)) {
+        if line
+            .front()
+            .is_some_and(|front| front.thread == Some(thread))
+        {
             return Turn { place: None };
         }
         line.push_back(Waiting {
@@ -94,6 +97,18 @@ impl Turn {
             }
             drop(MOVED.wait_timeout(lines, PATIENCE));
             check_interrupt()?;
+        }
+    }
+
+    /// Leaves the turn to whatever thread waits for it next.
+    pub(super) fn hand_over(&self) {
+        let Some((target, ticket)) = &self.place else {
+            return;
+        };
+        for waiting in lines().line(target) {
+            if waiting.ticket == *ticket {
+                waiting.thread = None;
+            }
         }
     }
 }
