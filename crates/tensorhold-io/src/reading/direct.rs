@@ -1,7 +1,9 @@
 //! Reads past the page cache: the disk writes into our memory itself.
 //!
-//! It does so only in whole blocks, to addresses that suit it. Where a destination suits, only what hangs over at its
-//! two ends goes through a block of ours; otherwise everything does, piece by piece.
+//! It does so only in whole blocks, to addresses that suit it. The whole blocks of a read go to the first such address in the
+//! destination, and are moved from there to where they belong: the few bytes between the two cost a pass over memory that is
+//! about to be in the cache, against another piece of memory to read to and copy from. What hangs over at the two
+//! ends, and small reads, go through a block of ours.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +15,8 @@ use tensorhold_core::Result;
 use super::calls::Calls;
 use crate::{Buffer, interrupt};
 
-/// What goes through our memory at once: enough for the disk, little enough to stay in the processor's cache.
-const BOUNCE_BYTES: usize = 2 << 20;
+/// What goes through our memory at once; only small reads do.
+const BOUNCE_BYTES: usize = 1 << 20;
 
 /// Below this, two reads of a block for the ends are more than one of everything.
 const MIN_BODY_BYTES: usize = 256 << 10;
@@ -59,34 +61,26 @@ impl Direct {
     }
 
     pub(super) fn read_at(&self, position: u64, into: &mut [u8]) -> Result<(), Failure> {
-        let body = self.body(position, into);
-        if body.1 - body.0 < MIN_BODY_BYTES {
+        let over = (position % self.block_bytes as u64) as usize;
+        let first = (self.block_bytes - over) % self.block_bytes;
+        let aligned = into.as_ptr().align_offset(self.memory_alignment);
+        let room = into.len().saturating_sub(first.max(aligned));
+        let len = room / self.block_bytes * self.block_bytes;
+        if len < MIN_BODY_BYTES {
             return self.read_bounced(position, into);
         }
-        let (head, rest) = into.split_at_mut(body.0);
-        let (middle, tail) = rest.split_at_mut(body.1 - body.0);
-        let at = position + body.0 as u64;
-        self.read_bounced(position, head)?;
-        for (index, piece) in middle.chunks_mut(interrupt::PIECE_BYTES).enumerate() {
-            let at = at + (index * interrupt::PIECE_BYTES) as u64;
+        let blocks = &mut into[aligned..aligned + len];
+        for (index, piece) in blocks.chunks_mut(interrupt::PIECE_BYTES).enumerate() {
+            let at = position + (first + index * interrupt::PIECE_BYTES) as u64;
             let needed = piece.len();
             self.fill(at, piece, needed)?;
         }
-        self.read_bounced(at + middle.len() as u64, tail)
-    }
-
-    /// Where in `into` the whole blocks begin and end, if they can be read to where they belong.
-    fn body(&self, position: u64, into: &[u8]) -> (usize, usize) {
-        let over = (position % self.block_bytes as u64) as usize;
-        let start = (self.block_bytes - over) % self.block_bytes;
-        let end = into
-            .len()
-            .saturating_sub((over + into.len()) % self.block_bytes);
-        let address = into.as_ptr().addr().wrapping_add(start);
-        match address.is_multiple_of(self.memory_alignment) && start < end {
-            true => (start, end),
-            false => (0, 0),
+        if aligned != first {
+            into.copy_within(aligned..aligned + len, first);
         }
+        let end = position + (first + len) as u64;
+        self.read_bounced(position, &mut into[..first])?;
+        self.read_bounced(end, &mut into[first + len..])
     }
 
     fn read_bounced(&self, position: u64, into: &mut [u8]) -> Result<(), Failure> {
