@@ -8,7 +8,7 @@ mod lease;
 mod warm;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -80,8 +80,7 @@ pub struct Reading {
 #[derive(Debug)]
 enum Method {
     Mapped(Arc<Map>),
-    /// Set up by the first read that has use for it; `None` inside where that was refused.
-    Copied(OnceLock<Option<Warm>>),
+    Copied(Warm),
     Buffered,
     Direct(Direct),
 }
@@ -115,7 +114,7 @@ impl Reading {
         };
         let method = match way {
             Way::Mapped => map.cloned().map(Method::Mapped),
-            Way::Copied => Some(Method::Copied(OnceLock::new())),
+            Way::Copied => Warm::open(file.file(), file.size_bytes(), calls).map(Method::Copied),
             Way::Direct => Direct::open(file.file(), calls).map(Method::Direct),
             Way::Buffered => None,
         };
@@ -132,13 +131,9 @@ impl Reading {
     pub fn way(&self) -> Way {
         match &self.method {
             Method::Mapped(_) => Way::Mapped,
-            Method::Copied(warm) => match warm.get() {
-                Some(None) => Way::Buffered,
-                Some(Some(warm)) if warm.is_refused() => Way::Buffered,
-                _ => Way::Copied,
-            },
+            Method::Copied(warm) if !warm.is_refused() => Way::Copied,
             Method::Direct(direct) if !direct.is_refused() => Way::Direct,
-            Method::Direct(_) | Method::Buffered => Way::Buffered,
+            Method::Copied(_) | Method::Direct(_) | Method::Buffered => Way::Buffered,
         }
     }
 
@@ -191,12 +186,6 @@ impl Reading {
         warm.record(&trial, into.len(), started.elapsed());
         Ok(())
     }
-
-    fn warm<'a>(&self, warm: &'a OnceLock<Option<Warm>>) -> Option<&'a Warm> {
-        warm.get_or_init(|| Warm::open(self.file.file(), self.file.size_bytes(), self.calls))
-            .as_ref()
-            .filter(|warm| !warm.is_refused())
-    }
 }
 
 fn facts(file: &Pread, is_network: bool, wanted_bytes: u64, calls: &'static Calls) -> Facts {
@@ -220,10 +209,9 @@ impl Source for Reading {
         match &self.method {
             Method::Mapped(map) => map.read_at(position, into),
             Method::Direct(direct) => self.read_direct(direct, position, into),
-            Method::Copied(warm) if into.len() >= MIN_COPY_BYTES => match self.warm(warm) {
-                Some(warm) => self.read_copied(warm, position, into),
-                None => self.read_buffered(position, into),
-            },
+            Method::Copied(warm) if into.len() >= MIN_COPY_BYTES && !warm.is_refused() => {
+                self.read_copied(warm, position, into)
+            }
             Method::Copied(_) | Method::Buffered => self.read_buffered(position, into),
         }
     }
@@ -238,9 +226,7 @@ impl Source for Reading {
     fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> Result<bool> {
         match &self.method {
             Method::Mapped(map) => map.with_bytes(range, use_),
-            Method::Copied(warm) => Ok(self
-                .warm(warm)
-                .is_some_and(|warm| warm.with_bytes(range, use_))),
+            Method::Copied(warm) => Ok(warm.with_bytes(range, use_)),
             Method::Direct(_) | Method::Buffered => Ok(false),
         }
     }
