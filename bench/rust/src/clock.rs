@@ -31,6 +31,11 @@ impl Sample {
 
     /// The sample as one line.
     pub fn to_json(&self) -> String {
+        self.to_json_with("\"resident\": null")
+    }
+
+    /// The sample as one line, with one field more.
+    pub fn to_json_with(&self, field: &str) -> String {
         let peak = self
             .peak_bytes
             .map_or("null".into(), |bytes| bytes.to_string());
@@ -38,7 +43,9 @@ impl Sample {
             .digest
             .map_or("null".into(), |digest| format!("\"{digest:016x}\""));
         let seconds = self.seconds;
-        format!("{{\"seconds\": {seconds:e}, \"peak_bytes\": {peak}, \"digest\": {digest}}}")
+        format!(
+            "{{\"seconds\": {seconds:e}, \"peak_bytes\": {peak}, \"digest\": {digest}, {field}}}"
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
-use crate::clock::Sample;
+use bench_programs::clock::Sample;
 
 /// Over bytes in memory.
 pub fn parse(path: &Path) -> Result<Sample, Box<dyn Error>> {

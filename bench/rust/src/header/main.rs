@@ -7,7 +7,6 @@
 //! - `walk`: `parse`, and then each tensor's name, shape and place is asked for.
 //! - `open`: `parse`, but the file is read too.
 
-mod clock;
 mod floor;
 mod peer;
 mod table;
@@ -16,7 +15,7 @@ mod tensorhold;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clock::Sample;
+use bench_programs::clock::Sample;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

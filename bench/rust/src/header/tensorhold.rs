@@ -8,8 +8,8 @@ use std::path::Path;
 
 use tensorhold_core::{ErrorKind, Header, Rules, Source};
 
-use crate::clock::Sample;
 use crate::table::Table;
+use bench_programs::clock::Sample;
 
 /// From bytes in memory to the table.
 pub fn parse(path: &Path) -> Result<Sample, Box<dyn Error>> {
