@@ -1,6 +1,6 @@
 #!/bin/sh
 # Times tensorhold beside its peers: `bench/run.sh [--wheel FILE] [--only ROW] [--samples N] [--record WHAT] [--list]`.
-# Sets up what it needs: bench/.venv, the wheel (built in release where none is given) and the Rust program.
+# Sets up what it needs: bench/.venv and bench/.peers, the wheel (built in release where none is given), the Rust programs.
 set -eu
 cd "$(dirname "$0")/.."
 bin=bench/.venv/bin
@@ -14,6 +14,9 @@ fi
 if ! cmp -s bench/requirements.txt bench/.venv/requirements.txt; then
     [ -x $bin/python ] || tools/make-venv.sh "${PYTHON:-python3}" bench/.venv
     $bin/python -m pip install --quiet -r bench/requirements.txt
+    # What cannot be installed beside its own release; it uses the frameworks of bench/.venv.
+    rm -rf bench/.peers
+    $bin/python -m pip install --quiet --no-deps --target bench/.peers/safetensors-0.9.0rc1 safetensors==0.9.0rc1
     cp bench/requirements.txt bench/.venv/
 fi
 if [ -z "$wheel" ]; then

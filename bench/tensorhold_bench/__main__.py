@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import os
 import shlex
 import sys
 
 import tensorhold_bench.rows  # noqa: F401 (fills the list)
 from tensorhold_bench import machine, report
-from tensorhold_bench.measure import Differ, measure
-from tensorhold_bench.row import ROWS
+from tensorhold_bench.measure import Differ, Failed, Result, measure
+from tensorhold_bench.places import Unavailable
+from tensorhold_bench.row import ROWS, Row
 
 # One minute's load, and cores taken meanwhile, above which other programs are said to disturb.
 QUIET_LOAD = 1.5
@@ -21,21 +23,16 @@ QUIET_CORES = 0.5
 def main() -> int:
     """Runs the rows that the command line asks for."""
     arguments = _arguments()
-    names = [
-        name for name in ROWS if not arguments.only or any(part in name for part in arguments.only)
-    ]
+    rows = [row for row in ROWS.values() if _is_wanted(row, arguments.only)]
     if arguments.list:
-        print("\n".join(f"{name:24} {ROWS[name].title}" for name in names))
+        print("\n".join(f"{row.group:8} {row.name:24} {row.title}" for row in rows))
         return 0
     load, memory_speed = os.getloadavg()[0], machine.fresh_memory_speed()
-    results = []
-    for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        try:
-            results.append(measure(ROWS[name], arguments.samples))
-        except Differ as differ:
-            print(f"bench: {differ}", file=sys.stderr)
-            return 1
+    try:
+        results, skipped = _measure(rows, arguments.samples)
+    except (Differ, Failed) as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        return 1
     print(report.table(results))
     if arguments.record:
         today = datetime.date.today().isoformat()
@@ -46,10 +43,35 @@ def main() -> int:
             + (" (**busy**)" if load > QUIET_LOAD or others > QUIET_CORES else ""),
             "fresh memory": f"{memory_speed:.1f} GB/s at the start,"
             f" {machine.fresh_memory_speed():.1f} at the end",
+            **({"skipped": "; ".join(skipped)} if skipped else {}),
             "command": f"`bench/run.sh {shlex.join(sys.argv[1:])}`",
         }
         print(report.write(f"{today}-{arguments.record}", facts, results), file=sys.stderr)
     return 0
+
+
+def _measure(rows: list[Row], n_samples: int) -> tuple[list[Result], list[str]]:
+    """The results of the rows, and which were skipped because this machine has no place for them.
+
+    A place is there for the rows of it that follow each other, and gone before the next is made.
+    """
+    results, skipped = [], []
+    for place, group in itertools.groupby(rows, lambda row: row.place):
+        here = list(group)
+        try:
+            with place.made():
+                for row in here:
+                    print(f"{row.name} ...", file=sys.stderr, flush=True)
+                    results.append(measure(row, n_samples))
+        except Unavailable as why:
+            names = ", ".join(row.name for row in here)
+            print(f"bench: skipped {names}: {why}", file=sys.stderr)
+            skipped.append(f"{names} ({why})")
+    return results, skipped
+
+
+def _is_wanted(row: Row, only: list[str] | None) -> bool:
+    return not only or any(part in row.name or part == row.group for part in only)
 
 
 def _arguments() -> argparse.Namespace:
@@ -57,7 +79,10 @@ def _arguments() -> argparse.Namespace:
         prog="bench/run.sh", description="Times tensorhold beside its peers."
     )
     parser.add_argument(
-        "--only", action="append", metavar="PART", help="rows with PART in their name"
+        "--only",
+        action="append",
+        metavar="PART",
+        help="rows of group PART, or with PART in their name",
     )
     parser.add_argument("--samples", type=int, default=7, help="rounds of each row (7)")
     parser.add_argument(

@@ -7,14 +7,18 @@ nothing gains from pages or blocks that are alike.
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 
-FOLDER = Path(__file__).parents[1] / "data"
+from tensorhold_bench.places import DISK, Place
+
+FOLDER = DISK.folder
 N_TINY = 100_000
 LARGE_HEADER_BYTES = 99_000_000
 _CHUNK_BYTES = 1 << 24
@@ -46,9 +50,47 @@ def layers(n_tensors: int) -> Path:
     return _made(f"layers-{n_tensors}", entries)
 
 
-def target(side: str) -> Path:
+def llama() -> Path:
+    """A model of 1.1 billion weights of two bytes in one file: 201 tensors, 2.2 GB."""
+    return _made("llama", _llama_entries())
+
+
+def llama_shards() -> list[Path]:
+    """The same model in two files."""
+    entries = _llama_entries()
+    return [
+        _made("llama-1-of-2", entries[: len(entries) // 2]),
+        _made("llama-2-of-2", entries[len(entries) // 2 :]),
+    ]
+
+
+def many_shards() -> list[Path]:
+    """A thousand tensors of 1 MB in two hundred files."""
+    n_files = 200
+    return [
+        _made(
+            f"shards/model-{i:05}-of-{n_files:05}",
+            [(f"model.layers.{i}.{j}.weight", "BF16", [500, 1000], 1_000_000) for j in range(5)],
+        )
+        for i in range(n_files)
+    ]
+
+
+def at(place: Place, paths: list[Path]) -> list[Path]:
+    """The same files at a place, copied there if they are not there yet."""
+    if place is DISK:
+        return paths
+    copies = [place.folder / path.name for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        if not copy.exists():
+            shutil.copyfile(path, copy)
+            os.sync()
+    return copies
+
+
+def target(side: str, place: Place = DISK) -> Path:
     """A file to be written anew: what was there is gone, and the disk has nothing left to write."""
-    path = FOLDER / f"target-{side.replace(' ', '-')}.safetensors"
+    path = place.folder / f"target-{side.replace(' ', '-')}.safetensors"
     path.unlink(missing_ok=True)
     os.sync()
     return path
@@ -79,6 +121,32 @@ def _expert_names(n_names: int) -> list[str]:
     return [*names, "last"]
 
 
+def _llama_entries() -> list[Entry]:
+    width, n_keys, inner, n_words = 2048, 256, 5632, 32000
+    shapes = {
+        "input_layernorm": [width],
+        "mlp.down_proj": [width, inner],
+        "mlp.gate_proj": [inner, width],
+        "mlp.up_proj": [inner, width],
+        "post_attention_layernorm": [width],
+        "self_attn.k_proj": [n_keys, width],
+        "self_attn.o_proj": [width, width],
+        "self_attn.q_proj": [width, width],
+        "self_attn.v_proj": [n_keys, width],
+    }
+    layers = {f"layers.{i}.{name}": shape for i in range(22) for name, shape in shapes.items()}
+    all_shapes = {
+        "lm_head": [n_words, width],
+        **{f"model.{name}": shape for name, shape in layers.items()},
+        "model.embed_tokens": [n_words, width],
+        "model.norm": [width],
+    }
+    return [
+        (f"{name}.weight", "BF16", shape, 2 * math.prod(shape))
+        for name, shape in all_shapes.items()
+    ]
+
+
 def _names_of_size(header_bytes: int) -> list[str]:
     """As many names as make a header of nearly so many bytes."""
     n_sampled = 500_000
@@ -96,11 +164,13 @@ def _floats(names: list[str]) -> list[Entry]:
 def _made(name: str, entries: list[Entry]) -> Path:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
-        FOLDER.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
             file.write(_head(entries))
             file.writelines(_random(sum(size for *_, size in entries)))
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.rename(path)
     return path
 

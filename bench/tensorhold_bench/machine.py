@@ -13,7 +13,15 @@ import numpy
 
 from tensorhold_bench import files
 
-PACKAGES = ["tensorhold", "safetensors", "torch", "numpy", "sentence-transformers"]
+PACKAGES = [
+    "tensorhold",
+    "safetensors",
+    "fastsafetensors",
+    "runai-model-streamer",
+    "torch",
+    "numpy",
+    "sentence-transformers",
+]
 _PROBED_BYTES = 2 << 30
 _REPOSITORY = Path(__file__).parents[2]
 

@@ -8,20 +8,25 @@ from math import log
 from statistics import median
 
 from tensorhold_bench.measure import Result
+from tensorhold_bench.row import is_bare
 
 _LABELS, _BARS, _LINE = 640, 420, 26
-_TICKS = [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
+_LEAST = 0.25
+_TICKS = [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 def plot(results: list[Result]) -> str:
-    """A bar to the median for each work and peer, a line from min to max, the target in red."""
-    bars = [(result, peer) for result in results for peer in result.peers]
+    """A bar to the median for each work and peer, a line from min to max, the target in red.
+
+    The bare limit is a peer where a part of it is meant to be reached.
+    """
+    bars = [(result, side) for result in results for side in _compared(result)]
     largest = max((result.ratios(peer)[-1] for result, peer in bars), default=1.0)
     ticks = [tick for tick in _TICKS if tick < 1.5 * max(largest, 2)]
 
     def x(ratio: float) -> float:
-        return _LABELS + _BARS * (log(max(ratio, 0.5)) - log(0.5)) / (
-            log(1.5 * max(largest, 2)) - log(0.5)
+        return _LABELS + _BARS * (log(max(ratio, _LEAST)) - log(_LEAST)) / (
+            log(1.5 * max(largest, 2)) - log(_LEAST)
         )
 
     height = _LINE * (len(bars) + 2)
@@ -42,10 +47,16 @@ def plot(results: list[Result]) -> str:
     return "\n".join([*lines, "</svg>\n"])
 
 
+def _compared(result: Result) -> list[str]:
+    bare = result.bare if result.row.bare_target is not None else None
+    return [*result.peers, *([bare] if bare else [])]
+
+
 def _bar(result: Result, peer: str, top: int, x: Callable[[float], float]) -> list[str]:
-    ratios, target = result.ratios(peer), result.row.target
+    ratios, row = result.ratios(peer), result.row
+    target = row.bare_target if is_bare(peer) else row.target_for(peer)
     middle, centre = median(ratios), top + 9
-    label = escape(f"{result.row.title} / {peer}".replace("`", ""))
+    label = escape(f"{row.title} / {peer}".replace("`", ""))
     left, right = sorted([x(1), x(middle)])
     lines = [
         f'<text x="{_LABELS - 8}" y="{centre + 4}" text-anchor="end" font-size="11">{label}</text>',

@@ -9,7 +9,7 @@ from statistics import median
 
 from tensorhold_bench.measure import Result
 from tensorhold_bench.plot import plot
-from tensorhold_bench.row import BARE, OURS
+from tensorhold_bench.row import OURS
 
 RECORD = Path(__file__).parents[1] / "record"
 
@@ -65,15 +65,26 @@ def _lines(result: Result) -> Iterator[list[str]]:
     for peer in result.peers:
         ratios = result.ratios(peer)
         yield [
-            result.row.title,
+            result.row.title + _residency(result),
             peer,
-            _time(result.per_call(peer)),
-            _time(result.per_call(OURS)),
+            _time(result, peer),
+            _time(result, OURS),
             f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-            _verdict(result.row.target, median(ratios)),
+            _verdict(result.row.target_for(peer), median(ratios)),
             _memory(result, peer),
             _bare(result),
         ]
+
+
+def _residency(result: Result) -> str:
+    if not result.resident:
+        return "" if result.row.cache is None else " (page cache not checked)"
+    least, most = (f"{100 * part:.4g}" for part in (min(result.resident), max(result.resident)))
+    return (
+        f" ({least} to {most} % in the page cache)"
+        if least != most
+        else f" ({least} % in the page cache)"
+    )
 
 
 def _verdict(target: float | None, ratio: float) -> str:
@@ -91,12 +102,24 @@ def _memory(result: Result, peer: str) -> str:
 
 
 def _bare(result: Result) -> str:
-    if BARE not in result.seconds:
+    side = result.bare
+    if side is None:
         return ""
-    return f"{_time(result.per_call(BARE))}: {result.row.bare_is}"
+    limit, target = f"{_time(result, side)}: {result.row.bares[side]}", result.row.bare_target
+    if target is None:
+        return limit
+    part = median(result.ratios(side))
+    return f"{limit}; **{part:.2f}** of it, target {_verdict(target, part)}"
 
 
-def _time(seconds: float) -> str:
+def _time(result: Result, side: str) -> str:
+    seconds = result.per_call(side)
+    if result.row.size_bytes is not None:
+        return f"{_duration(seconds)} ({result.row.size_bytes() / seconds / 1e9:.3g} GB/s)"
+    return _duration(seconds)
+
+
+def _duration(seconds: float) -> str:
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

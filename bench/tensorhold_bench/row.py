@@ -12,7 +12,7 @@ package's name:
         tensors = yield lambda: library.load_file(path)
         return digest.of_torch(tensors)
 
-Peers of other programs, and the bare limit, are added with `@load_tiny_torch.side("name")`.
+Peers of other programs are added with `@load_tiny_torch.side("name")`, the bare limit with `.bare`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from tensorhold_bench.cache import Cache
+from tensorhold_bench.places import DISK, Place
 
 OURS = "tensorhold"
 PEER = "safetensors"
-# The side that does only what the machine must do: no library, nothing checked, no digest.
+# A side that does only what the machine must do: no library, nothing checked, no digest. There may
+# be several, `bare buffered` and `bare direct`: the limit is the one that is faster in that run.
 BARE = "bare"
 
 Work = Generator[Callable[[], Any], Any, str | None]
@@ -38,14 +43,28 @@ class Row:
 
     name: str
     title: str
-    # How many times as fast as each peer we mean to be.
+    # What is asked for with it: `--only GROUP`.
+    group: str = "drop-in"
+    # How many times as fast as each peer we mean to be, and where one peer's differs.
     target: float | None = None
+    targets: dict[str, float] = field(default_factory=dict)
+    # The part of the bare limit's speed that we mean to reach.
+    bare_target: float | None = None
     # How often what is timed does the work.
     n_calls: int = 1
     # The most memory we mean to take beyond what the work is given.
     peak_target_bytes: int | None = None
-    # What the bare side does.
-    bare_is: str = ""
+    # The bytes that are moved, for the speed.
+    size_bytes: Callable[[], int] | None = None
+    # The memory and page cache that a side fills while the clock runs.
+    fresh_bytes: Callable[[], int] = int
+    # The file system that the files are on.
+    place: Place = DISK
+    # What the page cache is to hold of `inputs` when the clock starts; `None`: what it likes.
+    cache: Cache | None = None
+    inputs: Callable[[], list[Path]] = list
+    # What each bare side does.
+    bares: dict[str, str] = field(default_factory=dict)
     sides: dict[str, Side] = field(default_factory=dict)
     # Sides that are a program of their own, which prints its sample: the command line of each.
     commands: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
@@ -61,17 +80,26 @@ class Row:
 
     def bare(self, what: str) -> Callable[[Side], Side]:
         """Adds the bare side, and says `what` it does."""
-        self.bare_is = what
+        self.bares[BARE] = what
         return self.side(BARE)
+
+    def target_for(self, peer: str) -> float | None:
+        """How many times as fast as this peer we mean to be."""
+        return self.targets.get(peer, self.target)
 
     @property
     def side_names(self) -> list[str]:
         """Peers first, then ours, then the bare one: the order of each round."""
         names = [*self.sides, *self.commands]
-        return sorted(names, key=[*sorted({*names} - {OURS, BARE}), OURS, BARE].index)
+        return sorted(names, key=lambda name: (is_bare(name), name == OURS, name))
 
 
 ROWS: dict[str, Row] = {}
+
+
+def is_bare(side: str) -> bool:
+    """Whether a side is a bare one."""
+    return side.partition(" ")[0] == BARE
 
 
 def row(title: str, **more: Any) -> Callable[[Callable[[str], Work]], Row]:

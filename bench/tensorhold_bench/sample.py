@@ -8,18 +8,23 @@ import time
 from pathlib import Path
 
 import tensorhold_bench.rows  # noqa: F401 (fills the list)
-from tensorhold_bench.row import ROWS, Work
+from tensorhold_bench.cache import resident
+from tensorhold_bench.memory import wake
+from tensorhold_bench.row import ROWS, Row
 
 
 def main() -> None:
     """Prints the sample of the row and the side that the command line names."""
     row, side = sys.argv[1:]
-    print(json.dumps(take(ROWS[row].sides[side]())))
+    print(json.dumps(take(ROWS[row], side)))
 
 
-def take(work: Work) -> dict[str, float | int | str | None]:
-    """How long the work takes, its most memory meanwhile, and the digest of what it gives."""
+def take(row: Row, side: str) -> dict[str, float | int | str | None]:
+    """How long a side takes, its most memory meanwhile, and the digest of what it gives."""
+    work = row.sides[side]()
     timed = next(work)
+    wake()
+    in_cache = resident(row.inputs()) if row.cache else None
     before = _reset_peak()
     start = time.perf_counter()
     result = timed()
@@ -28,7 +33,12 @@ def take(work: Work) -> dict[str, float | int | str | None]:
     try:
         work.send(result)
     except StopIteration as end:
-        return {"seconds": seconds, "peak_bytes": peak, "digest": end.value}
+        return {
+            "seconds": seconds,
+            "peak_bytes": peak,
+            "digest": end.value,
+            "resident": in_cache,
+        }
     raise RuntimeError("a side yields once")
 
 

@@ -17,7 +17,7 @@ def _rust(work: str, file: Callable[[], Path], new: Row) -> None:
     def command(side: str) -> list[str]:
         return [str(PROGRAM), work, side, str(files.warm_up()), str(file())]
 
-    sides = [PEER, OURS, BARE] if new.bare_is else [PEER, OURS]
+    sides = [PEER, OURS, BARE] if new.bares else [PEER, OURS]
     new.commands = {side: partial(command, side) for side in sides}
     add(new)
 
@@ -29,7 +29,7 @@ _rust(
         "parse_header",
         "Rust: parse a header of 100 000 tensors, look one up",
         target=8,
-        bare_is="UTF-8 checked, quotes counted",
+        bares={BARE: "UTF-8 checked, quotes counted"},
     ),
 )
 _rust(
@@ -44,7 +44,7 @@ _rust(
         "open_large_header",
         "Rust: read and parse a header of 99 MB",
         peak_target_bytes=3 * files.LARGE_HEADER_BYTES,
-        bare_is="file read, UTF-8 checked, quotes counted",
+        bares={BARE: "file read, UTF-8 checked, quotes counted"},
     ),
 )
 

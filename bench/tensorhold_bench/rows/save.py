@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from tensorhold_bench import digest, files
+from tensorhold_bench.places import DISK, Place
 from tensorhold_bench.row import BARE, OURS, PEER, Row, Work, add, module, row
+from tensorhold_bench.rows import bare
 
 N_LAYERS = 200
 PEAK_BYTES = 64 << 20
@@ -33,66 +36,91 @@ def _() -> Work:
     return _time_save(BARE, lambda target: _write([data], target))
 
 
-@row("`save_file`, torch, 2 GB, until it returns", target=1.2, peak_target_bytes=PEAK_BYTES)
-def save_layers(package: str) -> Work:
-    return _save(package, "torch", _of_torch(files.layers(N_LAYERS)))
-
-
-@save_layers.bare("each tensor's bytes written")
-def _() -> Work:
-    tensors = _of_numpy(files.layers(N_LAYERS)).values()
-    return _time_save(BARE, lambda target: _write(tensors, target))
-
-
-save_layers_synced = add(
-    Row(
-        "save_layers_synced",
-        '2 GB, torch, until on disk: `save_file` + `fsync` against `save(durability="data")`',
-        target=1.1,
+def _large_row(name: str, title: str, target: float, synced: bool, place: Place = DISK) -> Row:
+    where = f"{place.title}: " if place.title else ""
+    row = Row(
+        name,
+        f"2 GB, torch, {where}{title}",
+        group="engine",
+        target=target,
+        bare_target=0.9 if synced else None,
         peak_target_bytes=PEAK_BYTES,
+        size_bytes=lambda: _large().stat().st_size,
+        fresh_bytes=lambda: _large().stat().st_size * 5 // 4,
+        place=place,
     )
-)
+    bare.add_writers(row, _large, synced)
+    return add(row)
 
 
-@save_layers_synced.side(PEER)
-def _() -> Work:
-    tensors, save_file = _of_torch(files.layers(N_LAYERS)), module(PEER, "torch").save_file
+def _large() -> Path:
+    return files.layers(N_LAYERS)
+
+
+def _until_it_returns(place: Place = DISK) -> None:
+    name = f"save_layers{place.suffix}"
+    row = _large_row(name, "`save_file`, until it returns", 1.2, synced=False, place=place)
+    for package in (PEER, OURS):
+        row.sides[package] = partial(_save_large, package, place)
+
+
+def _save_large(package: str, place: Place) -> Work:
+    return _save(package, "torch", _of_torch(_large()), place)
+
+
+def _until_on_disk(place: Place = DISK) -> None:
+    name = f"save_layers_synced{place.suffix}"
+    title = 'until on disk: `save_file` + `fsync` against `save(durability="data")`'
+    row = _large_row(name, title, 1.1, synced=True, place=place)
+    row.sides[PEER] = partial(_save_and_sync, place)
+    row.sides[OURS] = partial(_save_durably, place)
+
+
+def _save_and_sync(place: Place) -> Work:
+    tensors, save_file = _of_torch(_large()), module(PEER, "torch").save_file
 
     def save(target: Path) -> None:
         save_file(tensors, target)
         _sync(target)
 
-    return _time_save(PEER, save)
+    save_file(_few(tensors), files.target(PEER, place))
+    return _time_save(PEER, save, place)
 
 
-@save_layers_synced.side(OURS)
-def _() -> Work:
+def _save_durably(place: Place) -> Work:
     import tensorhold
 
-    tensors = _of_torch(files.layers(N_LAYERS))
-    return _time_save(OURS, lambda target: tensorhold.save(tensors, target, durability="data"))
+    def save(tensors: dict[str, Any], target: Path) -> object:
+        return tensorhold.save(tensors, target, durability="data")
+
+    tensors = _of_torch(_large())
+    save(_few(tensors), files.target(OURS, place))
+    return _time_save(OURS, partial(save, tensors), place)
 
 
-@save_layers_synced.bare("each tensor's bytes written, `fsync`")
-def _() -> Work:
-    tensors = _of_numpy(files.layers(N_LAYERS)).values()
-
-    def save(target: Path) -> None:
-        _write(tensors, target)
-        _sync(target)
-
-    return _time_save(BARE, save)
+_until_it_returns()
+_until_on_disk()
 
 
-def _save(package: str, framework: str, tensors: dict[str, Any]) -> Work:
+def save_elsewhere(place: Place) -> None:
+    """The rows of a place that is not the disk."""
+    _until_it_returns(place)
+    if place.is_cold:
+        _until_on_disk(place)
+
+
+def _save(package: str, framework: str, tensors: dict[str, Any], place: Place = DISK) -> Work:
     save_file = module(package, framework).save_file
-    few = dict(list(tensors.items())[:1])
-    save_file(few, files.target(package))
-    return _time_save(package, lambda target: save_file(tensors, target))
+    save_file(_few(tensors), files.target(package, place))
+    return _time_save(package, lambda target: save_file(tensors, target), place)
 
 
-def _time_save(side: str, save: Callable[[Path], object]) -> Work:
-    target = files.target(side)
+def _few(tensors: dict[str, Any]) -> dict[str, Any]:
+    return dict(list(tensors.items())[:1])
+
+
+def _time_save(side: str, save: Callable[[Path], object], place: Place = DISK) -> Work:
+    target = files.target(side, place)
     yield lambda: save(target)
     saved = None if side == BARE else digest.of_file(target)
     target.unlink()

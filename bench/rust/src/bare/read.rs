@@ -9,12 +9,13 @@ use std::thread;
 
 use bench_programs::clock::Sample;
 
-use crate::memory::HugePages;
+use crate::memory::{self, HugePages};
 use crate::{BLOCK_BYTES, N_THREADS, Outcome, PAGE_BYTES, Way, residency};
 
 /// Reads `warm_up` outside the clock, then all of `paths`.
 pub fn sample(way: Way, warm_up: &Path, paths: &[PathBuf]) -> Outcome {
     read(Way::Buffered, &[warm_up.to_path_buf()])?;
+    memory::wake()?;
     let resident = residency::resident(paths)?;
     let sample = Sample::take(
         || {

@@ -9,7 +9,7 @@ use std::thread;
 
 use bench_programs::clock::Sample;
 
-use crate::memory::HugePages;
+use crate::memory::{self, HugePages};
 use crate::{BLOCK_BYTES, N_THREADS, Outcome, PAGE_BYTES, Way};
 
 /// Writes the bytes of `source`, which are read outside the clock, to `target`.
@@ -17,6 +17,7 @@ pub fn sample(way: Way, synced: bool, source: &Path, target: &Path) -> Outcome {
     let size_bytes = fs::metadata(source)?.len() as usize;
     let mut memory = HugePages::new(size_bytes)?;
     File::open(source)?.read_exact(&mut memory[..size_bytes])?;
+    memory::wake()?;
     let write = || {
         write(way, synced, &memory, size_bytes, target)
             .expect("there is room, on a file system that takes this way")

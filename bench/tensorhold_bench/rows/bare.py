@@ -1,0 +1,46 @@
+"""The physical limits: `bare` of `bench/rust` as sides of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tensorhold_bench import files
+from tensorhold_bench.cache import Cache
+from tensorhold_bench.row import BARE, Row
+
+PROGRAM = Path(__file__).parents[2] / "target" / "release" / "bare"
+
+_BUFFERED, _DIRECT = f"{BARE} buffered", f"{BARE} direct"
+
+
+def add_readers(row: Row) -> None:
+    """What reads the row's files into huge pages; direct where a disk is to be read."""
+    ways = {_BUFFERED: "two threads `pread` into huge pages"}
+    if row.cache is Cache.COLD and row.place.is_direct:
+        ways[_DIRECT] = "two threads read past the page cache into huge pages, 8 MiB at a time"
+    row.bares = ways
+    row.commands = {side: partial(_read, side, row) for side in ways}
+
+
+def add_writers(row: Row, source: Callable[[], Path], synced: bool) -> None:
+    """What writes the bytes of a file that are in memory; `synced` until they are on disk."""
+    ways = {_BUFFERED: "the same bytes written by one thread"}
+    if synced and row.place.is_direct:
+        ways[_DIRECT] = "two threads write past the page cache, 8 MiB at a time"
+    if synced:
+        ways = {side: f"{what}, `fdatasync`" for side, what in ways.items()}
+    row.bares = ways
+    row.commands = {side: partial(_write, side, row, source, synced) for side in ways}
+
+
+def _read(side: str, row: Row) -> list[str]:
+    way = side.removeprefix(f"{BARE} ")
+    return [str(PROGRAM), "read", way, str(files.warm_up()), *map(str, row.inputs())]
+
+
+def _write(side: str, row: Row, source: Callable[[], Path], synced: bool) -> list[str]:
+    way, durability = side.removeprefix(f"{BARE} "), "data" if synced else "none"
+    target = files.target(side, row.place)
+    return [str(PROGRAM), "write", way, durability, str(source()), str(target)]
