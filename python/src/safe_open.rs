@@ -132,7 +132,7 @@ impl Opened {
         py: Python<'_>,
         plan: Option<&Bound<'_, PyDict>>,
         device: Option<&Bound<'_, PyAny>>,
-        threads: usize,
+        threads: Option<usize>,
     ) -> PyResult<Loader> {
         let maker = match device {
             None => self.maker.clone(),
@@ -153,7 +153,7 @@ impl Opened {
             maker.check(py, dtype)?;
         }
         let options = TransferOptions {
-            n_threads: Some(threads.max(1)),
+            n_threads: threads,
             memory_limit: None,
         };
         wanted.start(py, maker, options)
@@ -254,14 +254,14 @@ macro_rules! handle_class {
             }
 
             /// Begins to read tensors in the background: those that `plan` names, whole where it says None, else the slice; all where
-            /// there is no plan. `threads` is the most that read at once.
-            #[pyo3(signature = (plan=None, *, device=None, threads=8))]
+            /// there is no plan. `threads` is how many read, if not as many as the file deserves.
+            #[pyo3(signature = (plan=None, *, device=None, threads=None))]
             fn prefetch(
                 &self,
                 py: Python<'_>,
                 plan: Option<&Bound<'_, PyDict>>,
                 device: Option<&Bound<'_, PyAny>>,
-                threads: usize,
+                threads: Option<usize>,
             ) -> PyResult<Loader> {
                 self.0.opened(py)?.prefetch(py, plan, device, threads)
             }

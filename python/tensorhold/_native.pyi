@@ -105,7 +105,7 @@ class safe_open:
         plan: dict[str, Any] | None = None,
         *,
         device: Any = None,
-        threads: int = 8,
+        threads: int | None = None,
     ) -> PrefetchLoader: ...
 
 @final
@@ -137,7 +137,7 @@ class _safe_open_handle:
         plan: dict[str, Any] | None = None,
         *,
         device: Any = None,
-        threads: int = 8,
+        threads: int | None = None,
     ) -> PrefetchLoader: ...
 
 def serialize(
