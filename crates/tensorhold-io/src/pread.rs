@@ -1,6 +1,6 @@
 //! A file read at positions.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 
 use tensorhold_core::{ByteRange, Error, Result, Source};
@@ -86,6 +86,16 @@ impl Pread {
                 }
             }
         }
-        Ok(())
+        self.require_reach(position, wanted)
+    }
+
+    /// Fails if the file does not reach to the end of what was read: whoever cuts it clears the rest of its last page, which a read
+    /// that was on its way then takes for bytes of the file. By then the size has changed.
+    fn require_reach(&self, position: u64, wanted: u64) -> Result<()> {
+        let is_cut = |metadata: Metadata| metadata.len() < position.saturating_add(wanted);
+        match wanted > 0 && self.file.metadata().is_ok_and(is_cut) {
+            true => Err(self.ended(position, wanted)),
+            false => Ok(()),
+        }
     }
 }

@@ -1,12 +1,11 @@
 //! What a reader asks of Linux: what lies in the page cache, direct descriptors, leases, pages of a map.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags};
 use rustix::mm::Advice;
 
 /// The numbers of file systems that live in memory.
@@ -112,7 +111,12 @@ pub(crate) fn counted_bytes(file: &File, position: u64, size_bytes: u64) -> Opti
 }
 
 /// As [`cached_bytes`], estimated from a few bytes that are read where that takes no waiting.
+#[cfg(not(target_os = "android"))]
 fn sampled_bytes(file: &File, position: u64, size_bytes: u64) -> Option<u64> {
+    use std::io::IoSliceMut;
+
+    use rustix::io::{Errno, ReadWriteFlags};
+
     const N_SAMPLES: u64 = 16;
     let mut n_cached = 0;
     for sample in 0..N_SAMPLES {
@@ -126,6 +130,12 @@ fn sampled_bytes(file: &File, position: u64, size_bytes: u64) -> Option<u64> {
         }
     }
     Some(size_bytes / N_SAMPLES * n_cached)
+}
+
+/// Android's library has no such read.
+#[cfg(target_os = "android")]
+fn sampled_bytes(_file: &File, _position: u64, _size_bytes: u64) -> Option<u64> {
+    None
 }
 
 /// Takes a read lease: until it is let go, or [`has_lease`] gives `false`, nobody writes to the file or cuts it. Who
@@ -191,4 +201,28 @@ unsafe fn advise(bytes: &[u8], advice: Advice) -> io::Result<()> {
     let first = bytes.as_ptr().wrapping_sub(before).cast_mut().cast();
     // SAFETY: as the caller vouches.
     Ok(unsafe { rustix::mm::madvise(first, bytes.len() + before, advice) }?)
+}
+
+#[cfg(all(test, not(target_os = "android")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_just_written_is_found_cached_by_counting_and_by_samples() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let size_bytes = 1_000_003;
+        std::fs::write(&path, vec![7; size_bytes]).unwrap();
+        let file = File::open(&path).unwrap();
+        let size_bytes = size_bytes as u64;
+        // A system without the call tells nothing.
+        if let Some(counted) = counted_bytes(&file, 0, size_bytes) {
+            assert_eq!(counted, size_bytes);
+        }
+        if let Some(sampled) = sampled_bytes(&file, 0, size_bytes) {
+            assert!(
+                (size_bytes - 16..=size_bytes).contains(&sampled),
+                "{sampled}"
+            );
+        }
+    }
 }
