@@ -12,6 +12,8 @@ mod way;
 mod writer;
 
 #[cfg(all(test, unix))]
+mod faults;
+#[cfg(all(test, unix))]
 mod tests;
 
 use std::fs::File;
@@ -239,15 +241,14 @@ impl AtomicFile {
         self.begin(file)?;
         for (n, piece) in bytes.chunks(interrupt::PIECE_BYTES).enumerate() {
             interrupt::check()?;
-            self.put_all(position + (n * interrupt::PIECE_BYTES) as u64, piece)?;
+            self.put_all(file, position + (n * interrupt::PIECE_BYTES) as u64, piece)?;
         }
         self.reach(end);
         Ok(())
     }
 
     /// Writes `bytes`, however often the system must be asked.
-    fn put_all(&self, position: u64, bytes: &[u8]) -> Result<()> {
-        let file = self.open_file()?;
+    fn put_all(&self, file: &File, position: u64, bytes: &[u8]) -> Result<()> {
         let end = position + bytes.len() as u64;
         let mut n_written = 0;
         while n_written < bytes.len() {
@@ -380,11 +381,16 @@ impl AtomicFile {
     }
 
     fn open_file(&self) -> Result<&File> {
-        match &self.file {
-            Some(file) if !self.is_broken() => Ok(file),
-            Some(_) => Err(self.error(ErrorKind::Io, "an earlier write failed")),
-            None => Err(self.error(ErrorKind::Closed, "everything was written already")),
+        let file = self.file()?;
+        match self.is_broken() {
+            false => Ok(file),
+            true => Err(self.error(ErrorKind::Io, "an earlier write failed")),
         }
+    }
+
+    fn file(&self) -> Result<&File> {
+        let written = || self.error(ErrorKind::Closed, "everything was written already");
+        self.file.as_ref().ok_or_else(written)
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Calls {
     pub create_new: fn(&Path, Privacy) -> io::Result<File>,
     pub allocate: fn(&File, u64) -> io::Result<()>,
     pub write_at: fn(&File, &[u8], u64) -> io::Result<usize>,
+    /// Smaller files go through the page cache: the other way is not worth its set-up, and they are likely to be read soon.
+    pub direct_from_bytes: u64,
     pub open_direct: fn(&Path) -> io::Result<File>,
     pub write_direct: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub set_length: fn(&File, u64) -> io::Result<()>,
@@ -26,6 +28,7 @@ pub(super) static SYSTEM: Calls = Calls {
     create_new: platform::create_new,
     allocate: platform::allocate,
     write_at: platform::write_at,
+    direct_from_bytes: 32 << 20,
     open_direct: platform::open_direct_for_writing,
     write_direct: platform::write_at,
     set_length: File::set_len,

@@ -9,9 +9,6 @@ use super::way::Way;
 use super::{AtomicFile, Durability};
 use crate::platform;
 
-/// Smaller files go through the page cache: to set the other way up is not worth it, and they are likely to be read soon.
-const MIN_FILE_BYTES: u64 = 32 << 20;
-
 /// The page cache takes a mebibyte in a fifth of this even where threads wait for each other; what takes longer waits for
 /// memory or for the disk.
 const SLOW_NS: u64 = 700_000;
@@ -60,7 +57,10 @@ impl Route {
 }
 
 fn is_wanted(file: &AtomicFile, through: &Pace, past: &Pace) -> bool {
-    if file.size_hint.is_none_or(|size| size < MIN_FILE_BYTES) {
+    if file
+        .size_hint
+        .is_none_or(|size| size < file.calls.direct_from_bytes)
+    {
         return false;
     }
     if file.durability != Durability::None {

@@ -49,16 +49,18 @@ impl Writer<'_> {
     /// # Errors
     /// `Io` if the system refuses; the file can then not be committed.
     pub fn write(&mut self, position: u64, parts: &[&[u8]]) -> Result<()> {
+        // From here on the flag is not looked at, lest its error hide the one of the thread that failed.
         if self.file.is_broken() {
             return Ok(());
         }
+        let file = self.file.file()?;
         let size_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
         if position.checked_add(size_bytes as u64).is_none() {
             return Err(self
                 .file
                 .error(ErrorKind::InvalidArgument, "bytes past 2^64"));
         }
-        self.file.begin(self.file.open_file()?)?;
+        self.file.begin(file)?;
         let mut rest = Rest { parts, skip: 0 };
         let mut at = position;
         while rest.size_bytes() > 0 {
@@ -67,7 +69,7 @@ impl Writer<'_> {
                 Some(past) if rest.size_bytes() >= BLOCK_BYTES && is_whole_block(at) => {
                     self.write_past(past, at, &rest)?
                 }
-                _ => self.write_through(at, &rest)?,
+                _ => self.write_through(file, at, &rest)?,
             };
             at += n_written as u64;
             rest.advance(n_written);
@@ -104,7 +106,12 @@ impl Writer<'_> {
     }
 
     /// Writes the first part of `rest`, or as many small ones as fit together, through the page cache.
-    fn write_through(&mut self, position: u64, rest: &Rest<'_, '_>) -> Result<usize> {
+    fn write_through(
+        &mut self,
+        through: &File,
+        position: u64,
+        rest: &Rest<'_, '_>,
+    ) -> Result<usize> {
         let begun = Instant::now();
         let file = self.file;
         let first = rest.first();
@@ -116,7 +123,7 @@ impl Writer<'_> {
                 &bounce[..n]
             }
         };
-        file.put_all(position, bytes)?;
+        file.put_all(through, position, bytes)?;
         file.route.note_through(bytes.len(), begun);
         Ok(bytes.len())
     }
