@@ -319,7 +319,7 @@ def save_async(
     memory_limit: int | None,
 ) -> SaveHandle: ...
 
-# Waits for the saves that go on, and gives failures that nobody asked about to `sys.unraisablehook`.
+# Waits for the saves that go on. Failures that nobody asked about go to `sys.unraisablehook`.
 def finish_saves() -> None: ...
 
 # `wait` raises TimeoutError where the save still goes on.

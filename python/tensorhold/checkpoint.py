@@ -430,9 +430,7 @@ def save_async(
     limit = None if max_shard_size is None else _size_bytes(max_shard_size)
     room = None if memory_limit is None else _size_bytes(memory_limit, 0)
     boundary = _boundary(align)
-    return _native.save_async(
-        items, target, metadata, limit, boundary, durability, progress, room
-    )
+    return _native.save_async(items, target, metadata, limit, boundary, durability, progress, room)
 
 
 atexit.register(_native.finish_saves)
