@@ -217,8 +217,6 @@ class Checkpoint(Mapping[str, Any]):
         )
         return {**tensors, **into}
 
-        return tensors
-
     def stream(
         self,
         names: Iterable[str] | Mapping[str, Any] | None = None,
