@@ -62,7 +62,7 @@ def _tensorhold() -> Take:
 
     def take(cuts: dict[str, tuple[slice, slice]]) -> dict[str, Any]:
         with tensorhold.open(files.llama(), framework="pt") as checkpoint:
-            return {name: checkpoint.slice(name)[cut] for name, cut in cuts.items()}
+            return checkpoint.load(cuts)
 
     return take
 
