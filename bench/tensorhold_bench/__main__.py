@@ -7,6 +7,7 @@ import datetime
 import itertools
 import os
 import shlex
+import signal
 import sys
 
 import tensorhold_bench.rows  # noqa: F401 (fills the list)
@@ -23,6 +24,8 @@ QUIET_CORES = 0.5
 def main() -> int:
     """Runs the rows that the command line asks for."""
     arguments = _arguments()
+    # So that what was mounted is unmounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     rows = [row for row in ROWS.values() if _is_wanted(row, arguments.only)]
     if arguments.list:
         print("\n".join(f"{row.group:8} {row.name:24} {row.title}" for row in rows))
@@ -63,6 +66,8 @@ def _measure(rows: list[Row], n_samples: int) -> tuple[list[Result], list[str]]:
                 for row in here:
                     print(f"{row.name} ...", file=sys.stderr, flush=True)
                     results.append(measure(row, n_samples))
+                    # What is kept if a later row fails.
+                    print(report.table(results[-1:]), file=sys.stderr, flush=True)
         except Unavailable as why:
             names = ", ".join(row.name for row in here)
             print(f"bench: skipped {names}: {why}", file=sys.stderr)

@@ -96,18 +96,19 @@ class Result:
 
 
 def measure(row: Row, n_samples: int) -> Result:
-    """Takes `n_samples` rounds of a row.
+    """Takes `n_samples` rounds of a row, or as many as it takes at most.
 
-    A round before them is thrown away: it makes files and fills the page cache.
+    A round before them is thrown away, where it is what fills the page cache.
 
     Raises:
         Differ: The sides did not give the same tensors.
     """
     result = Result(row)
     inputs = row.inputs()
-    _round(row, inputs)
+    if row.has_trial:
+        _round(row, inputs)
     elapsed, others = _elapsed(), _others()
-    for _ in range(n_samples):
+    for _ in range(min(n_samples, row.most_samples)):
         for side, sample in _round(row, inputs).items():
             if row.cache and sample["resident"] is not None:
                 result.resident.append(sample["resident"])

@@ -56,6 +56,8 @@ class Row:
     peak_target_bytes: int | None = None
     # The bytes that are moved, for the speed.
     size_bytes: Callable[[], int] | None = None
+    # No more samples than this, however many are asked for.
+    most_samples: int = 1000
     # The memory and page cache that a side fills while the clock runs.
     fresh_bytes: Callable[[], int] = int
     # The file system that the files are on.
@@ -82,6 +84,11 @@ class Row:
         """Adds the bare side, and says `what` it does."""
         self.bares[BARE] = what
         return self.side(BARE)
+
+    @property
+    def has_trial(self) -> bool:
+        """Whether a first round is thrown away: where nothing else fills the page cache."""
+        return self.cache is None and self.group == "drop-in"
 
     def target_for(self, peer: str) -> float | None:
         """How many times as fast as this peer we mean to be."""

@@ -33,7 +33,7 @@ def save_tiny_numpy(package: str) -> Work:
 @save_tiny_numpy.bare("the same bytes written at once")
 def _() -> Work:
     data = files.tiny().read_bytes()
-    return _time_save(BARE, lambda target: _write([data], target))
+    return _time_save(BARE, lambda target: _write([data], target), lambda _: None)
 
 
 def _large_row(name: str, title: str, target: float, synced: bool, place: Place = DISK) -> Row:
@@ -48,6 +48,7 @@ def _large_row(name: str, title: str, target: float, synced: bool, place: Place 
         size_bytes=lambda: _large().stat().st_size,
         fresh_bytes=lambda: _large().stat().st_size * 5 // 4,
         place=place,
+        most_samples=place.most_samples,
     )
     bare.add_writers(row, _large, synced)
     return add(row)
@@ -65,7 +66,9 @@ def _until_it_returns(place: Place = DISK) -> None:
 
 
 def _save_large(package: str, place: Place) -> Work:
-    return _save(package, "torch", _of_torch(_large()), place)
+    tensors, save_file = _of_torch(_large()), module(package, "torch").save_file
+    save_file(_few(tensors), files.target(package, place))
+    return _time_save(package, partial(save_file, tensors), _compared(tensors), place)
 
 
 def _until_on_disk(place: Place = DISK) -> None:
@@ -84,7 +87,7 @@ def _save_and_sync(place: Place) -> Work:
         _sync(target)
 
     save_file(_few(tensors), files.target(PEER, place))
-    return _time_save(PEER, save, place)
+    return _time_save(PEER, save, _compared(tensors), place)
 
 
 def _save_durably(place: Place) -> Work:
@@ -95,7 +98,7 @@ def _save_durably(place: Place) -> Work:
 
     tensors = _of_torch(_large())
     save(_few(tensors), files.target(OURS, place))
-    return _time_save(OURS, partial(save, tensors), place)
+    return _time_save(OURS, partial(save, tensors), _compared(tensors), place)
 
 
 _until_it_returns()
@@ -109,22 +112,31 @@ def save_elsewhere(place: Place) -> None:
         _until_on_disk(place)
 
 
-def _save(package: str, framework: str, tensors: dict[str, Any], place: Place = DISK) -> Work:
+def _save(package: str, framework: str, tensors: dict[str, Any]) -> Work:
     save_file = module(package, framework).save_file
-    save_file(_few(tensors), files.target(package, place))
-    return _time_save(package, lambda target: save_file(tensors, target), place)
+    save_file(_few(tensors), files.target(package))
+    return _time_save(package, partial(save_file, tensors), digest.of_file)
 
 
 def _few(tensors: dict[str, Any]) -> dict[str, Any]:
     return dict(list(tensors.items())[:1])
 
 
-def _time_save(side: str, save: Callable[[Path], object], place: Place = DISK) -> Work:
+def _time_save(
+    side: str,
+    save: Callable[[Path], object],
+    look_at: Callable[[Path], str | None],
+    place: Place = DISK,
+) -> Work:
     target = files.target(side, place)
     yield lambda: save(target)
-    saved = None if side == BARE else digest.of_file(target)
+    saved = look_at(target)
     target.unlink()
     return saved
+
+
+def _compared(tensors: dict[str, Any]) -> Callable[[Path], str]:
+    return lambda target: digest.against_files(tensors, [target])
 
 
 def _write(data: Iterable[Any], target: Path) -> None:

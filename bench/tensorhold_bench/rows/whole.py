@@ -25,7 +25,7 @@ from tensorhold_bench.rows import bare
 _WARM = {RUNAI: 2.5, PREAD: 2.5, CANDIDATE_PREAD: 2.5, FASTSAFETENSORS: 3.0}
 _COLD = {RUNAI: 1.0, PREAD: 1.5, CANDIDATE_PREAD: 1.5, FASTSAFETENSORS: 1.5, CLONE: 1.5}
 # Elsewhere than on the disk, the sides that say most.
-_ELSEWHERE = [CLONE, PREAD, RUNAI, OURS]
+_ELSEWHERE = [PREAD, RUNAI, OURS]
 
 Paths = Callable[[], list[Path]]
 
@@ -52,6 +52,7 @@ def _row(name: str, title: str, paths: Paths, cache: Cache, place: Place = DISK)
         # What was out of the page cache comes into it too.
         fresh_bytes=lambda: size_bytes() * (5 if is_warm else 9) // 4,
         place=place,
+        most_samples=place.most_samples,
         cache=cache,
         inputs=inputs,
     )
@@ -83,7 +84,6 @@ load_pread.sides = {
 _row("load_shards_warm", "2.2 GB in 2 files", files.llama_shards, Cache.WARM)
 _row("load_many_shards_warm", "1 GB in 200 files", files.many_shards, Cache.WARM)
 _row("load_cold", "2.2 GB", _one, Cache.COLD)
-_row("load_shards_cold", "2.2 GB in 2 files", files.llama_shards, Cache.COLD)
 
 load_tiny_owned = _row(
     "load_tiny_owned", "100 000 tensors of 16 bytes", lambda: [files.tiny()], Cache.WARM
