@@ -68,6 +68,15 @@ const MAX_LOCAL_READERS: usize = 8;
 /// Fewer than this leave the disk idle while they copy.
 const MIN_DIRECT_READERS: usize = 4;
 
+/// What a transfer wants of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many bytes.
+    pub n_bytes: u64,
+    /// From the first to the last of them.
+    pub span: ByteRange,
+}
+
 /// A file that one transfer reads from, by any number of threads at once.
 #[derive(Debug)]
 pub struct Reading {
@@ -86,28 +95,27 @@ enum Method {
 }
 
 impl Reading {
-    /// A reading of about `wanted_bytes` of `file`, with `map` if the caller has one. What the system refuses is done in
-    /// another way.
+    /// A reading of `wanted` of `file`, with `map` if the caller has one. What the system refuses is done in another way.
     #[must_use]
     pub fn new(
         file: &Arc<Pread>,
         map: Option<&Arc<Map>>,
         access: Access,
-        wanted_bytes: u64,
+        wanted: Wanted,
     ) -> Reading {
-        Reading::with_calls(file, map, access, wanted_bytes, &SYSTEM)
+        Reading::with_calls(file, map, access, wanted, &SYSTEM)
     }
 
     fn with_calls(
         file: &Arc<Pread>,
         map: Option<&Arc<Map>>,
         access: Access,
-        wanted_bytes: u64,
+        wanted: Wanted,
         calls: &'static Calls,
     ) -> Reading {
         let is_network = is_network(file.file());
         let way = match access {
-            Access::Auto => choice::preferred(&facts(file, is_network, wanted_bytes, calls)),
+            Access::Auto => choice::preferred(&facts(file, is_network, wanted, calls)),
             Access::Mapped => Way::Mapped,
             Access::Buffered => Way::Buffered,
             Access::Direct => Way::Direct,
@@ -188,15 +196,19 @@ impl Reading {
     }
 }
 
-fn facts(file: &Pread, is_network: bool, wanted_bytes: u64, calls: &'static Calls) -> Facts {
-    let size_bytes = file.size_bytes();
-    let share = |cached_bytes| cached_bytes as f64 / size_bytes.max(1) as f64;
+/// Less than this has room in any machine's memory, and is not worth asking for it.
+const ASK_FOR_ROOM_BYTES: u64 = 256 << 20;
+
+fn facts(file: &Pread, is_network: bool, wanted: Wanted, calls: &'static Calls) -> Facts {
+    let Wanted { n_bytes, span } = wanted;
+    let share = |cached_bytes| cached_bytes as f64 / span.len().max(1) as f64;
+    let is_large = n_bytes >= ASK_FOR_ROOM_BYTES;
     Facts {
         is_network,
         is_in_memory: platform::is_in_memory(file.file()),
-        cached_share: (calls.cached_bytes)(file.file(), 0, size_bytes).map(share),
-        wanted_bytes,
-        free_bytes: (calls.free_memory_bytes)(),
+        cached_share: (calls.cached_bytes)(file.file(), span.start, span.len()).map(share),
+        wanted_bytes: n_bytes,
+        free_bytes: is_large.then(calls.free_memory_bytes).flatten(),
     }
 }
 

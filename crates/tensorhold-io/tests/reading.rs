@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tensorhold_core::{ErrorKind, Source};
-use tensorhold_io::{Access, Buffer, Map, Pread, Reading, Way};
+use tensorhold_core::{ByteRange, ErrorKind, Source};
+use tensorhold_io::{Access, Buffer, Map, Pread, Reading, Wanted, Way};
 
 const ALL: [Access; 4] = [
     Access::Auto,
@@ -16,6 +16,14 @@ const ALL: [Access; 4] = [
     Access::Buffered,
     Access::Direct,
 ];
+
+/// So many bytes, from anywhere in the file.
+fn wanted(file: &Pread, n_bytes: u64) -> Wanted {
+    Wanted {
+        n_bytes,
+        span: ByteRange::new(0, file.size_bytes()),
+    }
+}
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -53,7 +61,14 @@ fn pattern(size: usize) -> Vec<u8> {
 
 fn readings(fixture: &Fixture, wanted_bytes: u64) -> impl Iterator<Item = Reading> {
     ALL.into_iter().flat_map(move |access| {
-        [None, Some(&fixture.map)].map(|map| Reading::new(&fixture.file, map, access, wanted_bytes))
+        [None, Some(&fixture.map)].map(|map| {
+            Reading::new(
+                &fixture.file,
+                map,
+                access,
+                wanted(&fixture.file, wanted_bytes),
+            )
+        })
     })
 }
 
@@ -90,7 +105,8 @@ proptest! {
 #[test]
 fn what_is_asked_for_is_what_is_used() {
     let fixture = fixture(&[7; 10_000]);
-    let way = |map, access| Reading::new(&fixture.file, map, access, 10_000).way();
+    let way =
+        |map, access| Reading::new(&fixture.file, map, access, wanted(&fixture.file, 10_000)).way();
     assert_eq!(way(Some(&fixture.map), Access::Mapped), Way::Mapped);
     assert_eq!(way(None, Access::Mapped), Way::Buffered);
     assert_eq!(way(Some(&fixture.map), Access::Buffered), Way::Buffered);
@@ -142,7 +158,7 @@ fn large_pieces_are_the_same_by_every_way() {
     let bytes = pattern(40 << 20);
     let fixture = fixture(&bytes);
     for access in ALL {
-        let reading = Reading::new(&fixture.file, None, access, 40 << 20);
+        let reading = Reading::new(&fixture.file, None, access, wanted(&fixture.file, 40 << 20));
         // More than the copies that are tried by each way, at places of all alignments.
         for turn in 0..14 {
             let position = turn * 2_600_001;
@@ -160,7 +176,12 @@ fn the_end_of_a_file_is_read_directly_into_aligned_memory() {
     for size in [1 << 20, (1 << 20) + 1, (1 << 20) - 1, 4096, 511, 1] {
         let bytes = pattern(size);
         let fixture = fixture(&bytes);
-        let reading = Reading::new(&fixture.file, None, Access::Direct, size as u64);
+        let reading = Reading::new(
+            &fixture.file,
+            None,
+            Access::Direct,
+            wanted(&fixture.file, size as u64),
+        );
         let mut into = Buffer::allocate(4 << 20).unwrap();
         for start in [0, 1, 8, 4096] {
             let into = &mut into[..size.saturating_sub(start)];

@@ -14,10 +14,18 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
 use tensorhold_core::{ByteRange, ErrorKind, Source};
-use tensorhold_io::{Access, Pread, Reading, Way};
+use tensorhold_io::{Access, Pread, Reading, Wanted, Way};
 
 /// Far less than the time after which the system takes a lease away.
 const NO_TIME: Duration = Duration::from_secs(10);
+
+/// So many bytes, from anywhere in the file.
+fn wanted(file: &Pread, n_bytes: u64) -> Wanted {
+    Wanted {
+        n_bytes,
+        span: ByteRange::new(0, file.size_bytes()),
+    }
+}
 
 /// Bytes of which each page is unlike the others.
 fn pattern(size: usize) -> Vec<u8> {
@@ -39,7 +47,7 @@ fn warm_file(bytes: &[u8]) -> (TempDir, Arc<Pread>) {
 }
 
 fn auto(file: &Arc<Pread>) -> Reading {
-    Reading::new(file, None, Access::Auto, file.size_bytes())
+    Reading::new(file, None, Access::Auto, wanted(file, file.size_bytes()))
 }
 
 /// Puts the file out of the page cache; `false`, with a word on stderr, where it lives in nothing else.
@@ -75,7 +83,7 @@ fn a_warm_file_is_copied_and_a_cold_one_read_directly() {
     read(&auto(&file), &bytes);
     if cool(&file) {
         assert_eq!(auto(&file).way(), Way::Direct);
-        let small = Reading::new(&file, None, Access::Auto, 1 << 20);
+        let small = Reading::new(&file, None, Access::Auto, wanted(&file, 1 << 20));
         assert_eq!(small.way(), Way::Buffered);
         assert!(small.wants_contiguous());
         read(&auto(&file), &bytes);
@@ -96,7 +104,8 @@ fn a_file_in_memory_is_copied_and_never_read_directly() {
     let path = disk.path().join("a");
     fs::write(&path, &bytes).unwrap();
     for access in [Access::Auto, Access::Buffered, Access::Direct] {
-        let reading = Reading::new(&opened(&path), None, access, 4 << 20);
+        let file = opened(&path);
+        let reading = Reading::new(&file, None, access, wanted(&file, 4 << 20));
         // More than the copies that are tried each way.
         (0..12).for_each(|_| read(&reading, &bytes));
         assert_eq!(reading.way() == Way::Copied, access == Access::Auto);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
-use tensorhold_io::{Access, Map, Pread, Reading, identity, is_network, open_regular};
+use tensorhold_io::{Access, Map, Pread, Reading, Wanted, identity, is_network, open_regular};
 
 use crate::cache;
 use crate::transfer::Origin;
@@ -99,8 +99,8 @@ impl File {
         }
     }
 
-    /// The file as a transfer reads `wanted_bytes` of it.
-    pub(crate) fn origin(&self, wanted_bytes: u64) -> Origin {
+    /// The file as a transfer reads `wanted` of it.
+    pub(crate) fn origin(&self, wanted: Wanted) -> Origin {
         let access = match self.backend {
             Backend::Auto => Access::Auto,
             Backend::Mmap => Access::Mapped,
@@ -110,9 +110,9 @@ impl File {
         match &self.bytes {
             Bytes::Mapped(map, None) => Origin::Map(Arc::clone(map)),
             Bytes::Mapped(map, Some(pread)) => {
-                Origin::Reading(Reading::new(pread, Some(map), access, wanted_bytes))
+                Origin::Reading(Reading::new(pread, Some(map), access, wanted))
             }
-            Bytes::Read(pread) => Origin::Reading(Reading::new(pread, None, access, wanted_bytes)),
+            Bytes::Read(pread) => Origin::Reading(Reading::new(pread, None, access, wanted)),
         }
     }
 

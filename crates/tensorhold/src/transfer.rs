@@ -18,8 +18,8 @@ mod worker;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use tensorhold_core::{Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
-use tensorhold_io::{Buffer, Way};
+use tensorhold_core::{ByteRange, Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
+use tensorhold_io::{Buffer, Wanted, Way};
 use tensorhold_quant::can_cast;
 
 use self::counters::Counters;
@@ -115,7 +115,7 @@ impl Transfer {
     ) -> Result<Transfer> {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
         refuse_casts(&plan)?;
-        let wanted = wanted_bytes(&plan);
+        let wanted = wanted(&plan);
         let origins: Vec<Origin> = files
             .iter()
             .zip(&wanted)
@@ -146,7 +146,7 @@ impl Transfer {
 
     fn n_workers(&self, options: TransferOptions) -> usize {
         let Shared { origins, tasks, .. } = &*self.shared;
-        n_workers(origins, &wanted_bytes(&self.shared.plan), tasks, options)
+        n_workers(origins, &wanted(&self.shared.plan), tasks, options)
     }
 
     /// Starts up to `n` threads; where the system gives fewer, the consumer works itself.
@@ -280,21 +280,39 @@ fn refuse_casts(plan: &LoadPlan) -> Result<()> {
     Ok(())
 }
 
-/// The bytes that are wanted of each file.
-fn wanted_bytes(plan: &LoadPlan) -> Vec<u64> {
-    let mut wanted = vec![0; plan.n_files()];
+/// What is wanted of each file.
+fn wanted(plan: &LoadPlan) -> Vec<Wanted> {
+    let nothing = Wanted {
+        n_bytes: 0,
+        span: ByteRange::default(),
+    };
+    let mut all = vec![nothing; plan.n_files()];
     for request in plan.requests() {
-        wanted[request.file] += plan.size_of(request);
+        let wanted = &mut all[request.file];
+        let span = plan.span(request);
+        wanted.span = match wanted.n_bytes {
+            0 => span,
+            _ => ByteRange::new(
+                wanted.span.start.min(span.start),
+                wanted.span.end.max(span.end),
+            ),
+        };
+        wanted.n_bytes += plan.size_of(request);
     }
-    wanted
+    all
 }
 
 /// As many as the most demanding file that is read deserves, but no more than there are tasks; never none.
-fn n_workers(origins: &[Origin], wanted: &[u64], tasks: &Tasks, options: TransferOptions) -> usize {
+fn n_workers(
+    origins: &[Origin],
+    wanted: &[Wanted],
+    tasks: &Tasks,
+    options: TransferOptions,
+) -> usize {
     let deserved = origins
         .iter()
         .zip(wanted)
-        .filter(|&(_, &wanted)| wanted > 0)
+        .filter(|(_, wanted)| wanted.n_bytes > 0)
         .map(|(origin, _)| origin.n_readers())
         .max();
     let asked = options.n_threads.or(deserved).unwrap_or(1);

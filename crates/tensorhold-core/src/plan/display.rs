@@ -5,24 +5,23 @@ use core::fmt;
 use super::load::LoadPlan;
 use crate::dtype::Dtype;
 use crate::escape::Escaped;
-use crate::extent::ByteRange;
 
 /// One line a request: which bytes of which file, what they are, where they go. Then the sums.
 impl fmt::Display for LoadPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for request in self.requests() {
             let tensor = self.tensor(request);
-            let start = self.position(request);
-            let (span, shape) = match &request.selection {
-                Some(selection) => (selection.span(), selection.shape()),
-                None => (ByteRange::new(0, tensor.size_bytes()), tensor.shape),
+            let span = self.span(request);
+            let shape = match &request.selection {
+                Some(selection) => selection.shape(),
+                None => tensor.shape,
             };
             writeln!(
                 f,
                 "{} {}..{}: {} {}{} {shape:?}{} -> buffer {} at {}, {} bytes",
                 Escaped(self.file_name(request.file)),
-                start + span.start,
-                start + span.end,
+                span.start,
+                span.end,
                 Escaped(tensor.name),
                 tensor.dtype,
                 Becoming(request.dtype.filter(|&dtype| dtype != tensor.dtype)),

@@ -239,6 +239,17 @@ impl LoadPlan {
         request.size_in(&self.tensor(request))
     }
 
+    /// The bytes of its file from the first to the last that `request` needs.
+    #[must_use]
+    pub fn span(&self, request: &Request) -> ByteRange {
+        let start = self.position(request);
+        let span = match &request.selection {
+            Some(selection) => selection.span(),
+            None => ByteRange::new(0, self.tensor(request).size_bytes()),
+        };
+        ByteRange::new(start + span.start, start + span.end)
+    }
+
     /// The bytes that are wanted, as they are in the buffers.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

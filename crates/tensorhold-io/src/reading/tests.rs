@@ -19,6 +19,14 @@ const NOT_PERMITTED: i32 = 1;
 const NO_SUCH_CALL: i32 = 38;
 const UNSUPPORTED: i32 = 95;
 
+/// So many bytes, from anywhere in the file.
+fn wanted(file: &Pread, n_bytes: u64) -> Wanted {
+    Wanted {
+        n_bytes,
+        span: ByteRange::new(0, file.size_bytes()),
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Call {
     Read,
@@ -173,7 +181,8 @@ fn check(access: Access, call: Call, fault: Fault) {
             };
             N_CALLS.set(0);
             PLAN.set(Some(plan));
-            let reading = Reading::with_calls(&file, None, access, SIZE as u64, &FAULTY);
+            let reading =
+                Reading::with_calls(&file, None, access, wanted(&file, SIZE as u64), &FAULTY);
             read_all(&reading, &bytes, plan);
             let is_struck = N_CALLS.get() > n_before;
             PLAN.set(None);
@@ -260,7 +269,13 @@ fn a_way_that_was_refused_is_not_tried_again() {
         is_lasting: false,
     }));
     N_CALLS.set(0);
-    let reading = Reading::with_calls(&file, None, Access::Direct, SIZE as u64, &FAULTY);
+    let reading = Reading::with_calls(
+        &file,
+        None,
+        Access::Direct,
+        wanted(&file, SIZE as u64),
+        &FAULTY,
+    );
     for _ in 0..5 {
         reading.read_at(0, &mut [0; 5000]).unwrap();
     }
