@@ -1,4 +1,4 @@
-//! Local files: what opens, maps, reads and atomically replaces them.
+//! Local files: what opens, maps, reads and atomically replaces them, and the memory they are read into.
 //!
 //! ```
 //! use tensorhold_core::{Sink, Source};
