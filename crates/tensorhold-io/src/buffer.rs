@@ -22,7 +22,7 @@ pub use pool::{release_pool, set_pool_limit};
 /// What every buffer starts at a multiple of: a cache line, and the widest vector register.
 const ALIGNMENT: usize = 64;
 
-/// From this size on a buffer has memory of its own, in huge pages; smaller ones share it where they come together.
+/// From this size on memory comes in pages of its own, huge ones where there are such; below, from Rust's allocator.
 const LARGE_BYTES: usize = 2 << 20;
 
 /// Bytes with one owner.
@@ -73,8 +73,9 @@ impl Buffer {
         })
     }
 
-    /// One buffer of each of the sizes, each as from [`allocate`](Buffer::allocate), but small ones share their memory: it
-    /// goes back to the system when the last of them is dropped, and whole pages of it as each is.
+    /// One buffer of each of the sizes, each as from [`allocate`](Buffer::allocate), but those under 16 MiB share their memory: it
+    /// goes back to the system when the last of them is dropped, and whole pages of it as each is. It is the faster way
+    /// to many, as no part of a huge page is wasted or made of small ones.
     ///
     /// # Errors
     /// `NoMemory` where the system has not so much.

@@ -1,4 +1,4 @@
-//! Memory that small buffers share.
+//! Memory that buffers share, so that all of it lies in huge pages.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -7,11 +7,14 @@ use std::sync::Arc;
 use tensorhold_core::Result;
 
 use super::region::{PAGES_BYTES, Region};
-use super::{ALIGNMENT, Buffer, LARGE_BYTES, Owner, length, no_memory};
+use super::{ALIGNMENT, Buffer, Owner, length, no_memory};
 use crate::platform;
 
 /// Small enough to be free again soon, large enough that little is wasted where the next buffer does not fit.
-const SLAB_BYTES: usize = 8 << 20;
+const SLAB_BYTES: usize = 32 << 20;
+
+/// Buffers from this size on have memory of their own: what they waste on small pages, or on the rest of a huge one, is little.
+const ALONE_BYTES: usize = 16 << 20;
 
 /// Memory of several buffers, each with a stretch of its own.
 #[derive(Debug)]
@@ -39,12 +42,12 @@ pub(super) fn allocate_many(sizes_bytes: &[u64]) -> Result<Vec<Buffer>> {
     let mut group_bytes = 0;
     for (index, size_bytes) in sizes_bytes.iter().enumerate() {
         let len = length(*size_bytes)?;
-        let fits = len < LARGE_BYTES && group_bytes + len <= SLAB_BYTES;
+        let fits = len < ALONE_BYTES && group_bytes + len <= SLAB_BYTES;
         if !fits {
             share(&mut buffers, &sizes_bytes[group], group_bytes)?;
             (group, group_bytes) = (index..index, 0);
         }
-        if len < LARGE_BYTES {
+        if len < ALONE_BYTES {
             group_bytes += len.next_multiple_of(ALIGNMENT);
             group.end = index + 1;
         } else {
