@@ -142,7 +142,7 @@ impl SaveHandle {
 impl Drop for SaveHandle {
     fn drop(&mut self) {
         self.save.is_orphan.store(true, Ordering::SeqCst);
-        Python::attach(|py| self.save.tell_nobody(py));
+        let _ = Python::try_attach(|py| self.save.tell_nobody(py));
     }
 }
 

@@ -1,4 +1,5 @@
 //! Saves by several threads, of several threads, and in the background.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::borrow::Cow;
