@@ -102,6 +102,9 @@ impl Exchange {
             slots[number] = Slot::Waiting(Some(buffer));
         }
         let (order, pieces_of) = by_buffer(tasks, sizes.len());
+        if memory_limit.is_none() {
+            allocate_together(&mut slots, &sizes);
+        }
         let mut ready = VecDeque::new();
         for (number, slot) in slots.iter_mut().enumerate() {
             if let (true, Slot::Waiting(given)) = (pieces_of[number].is_empty(), &mut *slot) {
@@ -358,6 +361,24 @@ impl State {
             Some(End::Failed(error)) => Err(error.take().unwrap_or_else(ended)),
             Some(End::Cancelled) => Err(ended()),
         }
+    }
+}
+
+/// Makes all buffers that were not given. In one go they share huge pages, and nothing of them is touched yet. Should there be no
+/// room for all, each is made when its turn comes, so that the error can name its tensor.
+fn allocate_together(slots: &mut [Slot], sizes: &[u64]) {
+    let is_missing = |slot: &Slot| matches!(slot, Slot::Waiting(None));
+    let missing = slots.iter().zip(sizes);
+    let missing: Vec<u64> = missing
+        .filter(|(slot, _)| is_missing(slot))
+        .map(|(_, &size_bytes)| size_bytes)
+        .collect();
+    let Ok(made) = Buffer::allocate_many(&missing) else {
+        return;
+    };
+    let slots = slots.iter_mut().filter(|slot| is_missing(slot));
+    for (slot, buffer) in slots.zip(made) {
+        *slot = Slot::Waiting(Some(buffer));
     }
 }
 
