@@ -50,8 +50,8 @@ lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the ho
 fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
 	tools/fuzz.sh $(SECONDS_EACH)
 
-bench: $(VENV)/.wheel ## Times the works of the design against safetensors
-	bench/run.sh
+bench: $(VENV)/.wheel ## Times the works of the design beside other packages
+	bench/run.sh --wheel $(WHEELS)/*.whl
 
 docs: $(VENV)/.test $(VENV)/.wheel ## Builds the Rust documentation and runs every example of the guides
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

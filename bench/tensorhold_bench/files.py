@@ -77,12 +77,14 @@ def many_shards() -> list[Path]:
 
 
 def at(place: Place, paths: list[Path]) -> list[Path]:
-    """The same files at a place, copied there if they are not there yet."""
+    """The same files at a place, brought there if they are not there yet."""
     if place is DISK:
         return paths
     copies = [place.folder / path.name for path in paths]
     for path, copy in zip(paths, copies, strict=True):
-        if not copy.exists():
+        if not copy.exists() and place.behind is not None:
+            os.link(path, place.behind / path.name)
+        elif not copy.exists():
             shutil.copyfile(path, copy)
             os.sync()
     return copies

@@ -18,6 +18,8 @@ from pathlib import Path
 _DATA = Path(__file__).parents[1] / "data"
 _PROGRAMS = Path(__file__).parents[1] / "target" / "release"
 _IMAGE_BYTES = 8 << 30
+# The file that is read there, and the one that is written.
+_NEEDED_BYTES = 5_000_000_000
 _WAIT_SECONDS = 10
 
 
@@ -63,6 +65,7 @@ def _disk(place: Place) -> Iterator[None]:
 def _memory(place: Place) -> Iterator[None]:
     if not place.folder.parent.is_dir():
         raise Unavailable(f"there is no {place.folder.parent}")
+    _need_room(place.folder.parent)
     place.folder.mkdir(exist_ok=True)
     try:
         yield
@@ -76,6 +79,7 @@ def _loop(place: Place) -> Iterator[None]:
     if kind is None:
         raise Unavailable("there is neither mkfs.xfs nor mkfs.ext4")
     _DATA.mkdir(exist_ok=True)
+    _need_room(_DATA)
     image = _DATA / "loop.image"
     with image.open("wb") as file:
         file.truncate(_IMAGE_BYTES)
@@ -98,8 +102,8 @@ def _fuse(place: Place) -> Iterator[None]:
         raise Unavailable("there is no /dev/fuse")
     behind, folder = place.behind or place.folder, place.folder
     behind.mkdir(parents=True, exist_ok=True)
+    _need_room(behind)
     folder.mkdir(exist_ok=True)
-    # Nothing of the place may outlive the run, nor be mounted twice.
     server = subprocess.Popen([_PROGRAMS / "passthrough", behind, folder], stdout=subprocess.PIPE)
     assert server.stdout is not None
     try:
@@ -108,9 +112,12 @@ def _fuse(place: Place) -> Iterator[None]:
         try:
             yield
         finally:
-            _run("umount", str(folder))
+            _unmount(folder)
     finally:
-        server.wait(_WAIT_SECONDS)
+        try:
+            server.wait(_WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
         folder.rmdir()
         shutil.rmtree(behind)
 
@@ -155,6 +162,12 @@ def _unmount(folder: Path) -> None:
 def _need_root() -> None:
     if os.geteuid() != 0:
         raise Unavailable("only root can mount it")
+
+
+def _need_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _NEEDED_BYTES:
+        raise Unavailable(f"{folder} has {free} bytes free, {_NEEDED_BYTES} are needed")
 
 
 def _run(*command: str) -> str:
