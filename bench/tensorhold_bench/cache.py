@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 _SYS_CACHESTAT = 451
 _PAGE_BYTES = 4096
 _CHUNK_BYTES = 8 << 20
+_N_TRIES = 5
 
 
 class Cache(Enum):
@@ -32,10 +34,15 @@ class Cache(Enum):
         """
         if self is Cache.WARM and self.is_so(resident(paths)):
             return
-        for path in paths:
-            _evict(path)
-            if self is Cache.WARM:
-                _read(path)
+        for _ in range(_N_TRIES):
+            for path in paths:
+                _evict(path)
+                if self is Cache.WARM:
+                    _read(path)
+            if self.is_so(resident(paths)):
+                return
+            # Pages that are being written, or that a process that has just ended had mapped, stay.
+            time.sleep(1)
 
 
 def resident(paths: Sequence[Path]) -> float | None:

@@ -128,15 +128,15 @@ def _round(row: Row, inputs: list[Path]) -> dict[str, dict[str, Any]]:
 
 def _sample(row: Row, side: str, inputs: list[Path]) -> dict[str, Any]:
     """A sample of a process of its own, with the files in the page cache, or out of it."""
-    resident = None
+    seen = []
     for _ in range(_N_TRIES):
         if row.cache:
             row.cache.establish([*row.place.under(inputs), *inputs])
         sample = _run(row, side)
-        resident = sample["resident"]
-        if row.cache is None or row.cache.is_so(resident):
+        if row.cache is None or row.cache.is_so(sample["resident"]):
             return sample
-    raise Failed(f"`{row.name}`, {side}: {resident:.1%} of the files are in the page cache")
+        seen.append(f"{sample['resident']:.1%}")
+    raise Failed(f"`{row.name}`, {side}: the page cache held {', '.join(seen)} of the files")
 
 
 def _run(row: Row, side: str) -> dict[str, Any]:
