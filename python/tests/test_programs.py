@@ -112,6 +112,17 @@ else:
 """)
 
 
+def test_memory_that_was_kept_is_given_back_where_it_is_needed() -> None:
+    run("""
+tensorhold.torch.save_file({"x": torch.ones(50_000_000)}, "x.safetensors")
+tensorhold.torch.save_file({"y": torch.ones(60_000_000)}, "y.safetensors")
+tensorhold.open("x.safetensors").load()
+used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000,) * 2)
+assert tensorhold.torch.load_file("y.safetensors", backend="pread")["y"].sum() == 60_000_000
+""")
+
+
 def test_where_no_map_is_to_be_had_the_automatic_backend_reads() -> None:
     run("""
 tensorhold.torch.save_file({"big": torch.ones(50_000_000), "t": torch.arange(3)}, "b.safetensors")

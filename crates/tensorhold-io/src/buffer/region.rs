@@ -39,9 +39,7 @@ impl Region {
     /// At least `len` bytes, which must not be zero. `None` where there is no memory.
     pub(super) fn allocate(len: usize) -> Option<Region> {
         let pages = match len >= LARGE_BYTES {
-            true => {
-                capacity(len).and_then(|capacity| pool::take(capacity).or_else(|| map(capacity)))
-            }
+            true => capacity(len).and_then(pages),
             false => None,
         };
         pages.or_else(|| heap(len))
@@ -102,6 +100,13 @@ fn capacity(len: usize) -> Option<usize> {
         true => Some(whole),
         false => len.checked_next_multiple_of(PAGES_BYTES),
     }
+}
+
+fn pages(capacity: usize) -> Option<Region> {
+    let fresh = || map(capacity);
+    // What is kept for later is worth less than what is needed now.
+    let after_release = || (pool::release_pool() > 0).then(fresh).flatten();
+    pool::take(capacity).or_else(fresh).or_else(after_release)
 }
 
 fn map(capacity: usize) -> Option<Region> {
