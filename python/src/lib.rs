@@ -48,8 +48,22 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<save_async::SaveHandle>()?;
     module.add_function(wrap_pyfunction!(save_async::save_async, module)?)?;
     module.add_function(wrap_pyfunction!(save_async::finish_saves, module)?)?;
+    module.add_function(wrap_pyfunction!(empty_cache, module)?)?;
+    module.add_function(wrap_pyfunction!(set_cache_limit, module)?)?;
     module.add_function(wrap_pyfunction!(cli_main, module)?)?;
     Ok(())
+}
+
+/// Gives the memory of freed tensors, which is kept for the next ones, back to the system. Returns its bytes.
+#[pyfunction]
+fn empty_cache(py: Python<'_>) -> usize {
+    py.detach(tensorhold::release_pool)
+}
+
+/// Sets how many bytes of the memory of freed tensors are kept for the next ones: 256 MiB unless set, none with 0.
+#[pyfunction]
+fn set_cache_limit(py: Python<'_>, limit_bytes: usize) {
+    py.detach(|| tensorhold::set_pool_limit(limit_bytes));
 }
 
 /// Runs the command line; `arguments` without the program's name. Returns the exit code.

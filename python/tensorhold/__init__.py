@@ -27,6 +27,8 @@ from tensorhold._native import (
     serialize_file,
 )
 from tensorhold._native import __version__ as __version__
+from tensorhold._native import empty_cache as empty_cache
+from tensorhold._native import set_cache_limit as set_cache_limit
 from tensorhold.checkpoint import Checkpoint as Checkpoint
 from tensorhold.checkpoint import open as open
 from tensorhold.checkpoint import save as save

@@ -32,6 +32,7 @@ __all__ = [
     "_safe_open_handle",
     "cli_main",
     "deserialize",
+    "empty_cache",
     "finish_saves",
     "load_bytes",
     "numpy_flatten",
@@ -40,6 +41,7 @@ __all__ = [
     "save_async",
     "serialize",
     "serialize_file",
+    "set_cache_limit",
     "torch_flatten",
 ]
 
@@ -327,6 +329,11 @@ def finish_saves() -> None: ...
 class SaveHandle:
     def wait(self, timeout: float | None = None) -> list[str]: ...
     def done(self) -> bool: ...
+
+# Memory of freed tensors that is kept for the next ones: frees it, and says how many bytes; and sets
+# how much is kept (256 MiB unless set).
+def empty_cache() -> int: ...
+def set_cache_limit(limit_bytes: int) -> None: ...
 
 # Runs the command line; `arguments` without the program's name. Returns the exit code.
 def cli_main(arguments: Iterable[str]) -> int: ...

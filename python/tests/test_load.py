@@ -203,6 +203,18 @@ def test_a_plan_can_be_printed_and_counted(source: Path) -> None:
     assert lines[-1].endswith("2 buffers, 29600 bytes")
 
 
+def test_kept_memory_can_be_given_back_and_bounded(tmp_path: Path) -> None:
+    tensorhold.save({"x": torch.ones(10_000_000)}, tmp_path / "x.safetensors", durability="none")
+    with tensorhold.open(tmp_path / "x.safetensors") as checkpoint:
+        tensorhold.empty_cache()
+        checkpoint.load()
+        assert tensorhold.empty_cache() >= 40_000_000
+        tensorhold.set_cache_limit(0)
+        checkpoint.load()
+        assert tensorhold.empty_cache() == 0
+        tensorhold.set_cache_limit(256 << 20)
+
+
 def test_another_thread_runs_while_bytes_move(tmp_path: Path) -> None:
     tensorhold.save({"x": torch.ones(60_000_000)}, tmp_path / "x.safetensors", durability="none")
     counts = []
