@@ -3,6 +3,7 @@
 //! A program that must end when its user says so (Python, at Ctrl-C) sets a check once; reads and writes ask it
 //! between pieces, and when a signal ends a system call early.
 
+use std::io;
 use std::sync::OnceLock;
 
 use tensorhold_core::{Error, ErrorKind, Result};
@@ -28,10 +29,40 @@ pub(crate) fn check() -> Result<()> {
     }
 }
 
+/// What `call` gives, which is made again where a signal ended it early and the work is not to end for it.
+pub(crate) fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && check().is_ok() => {}
+            result => return result,
+        }
+    }
+}
+
 /// Asks whether the work of this process is to end, for who waits rather than reads.
 ///
 /// # Errors
 /// `Interrupted` if it is.
 pub fn check_interrupt() -> Result<()> {
     check()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_a_signal_ended_is_made_again() {
+        let mut n_calls = 0;
+        let called = retried(|| {
+            n_calls += 1;
+            match n_calls {
+                1 | 2 => Err(io::ErrorKind::Interrupted.into()),
+                _ => Ok(n_calls),
+            }
+        });
+        assert_eq!(called.unwrap(), 3);
+        let refused = retried(|| Err::<(), _>(io::ErrorKind::OutOfMemory.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
 }

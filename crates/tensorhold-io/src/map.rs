@@ -7,6 +7,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use tensorhold_core::{Error, Result, Source};
 
 use crate::error::cannot;
+use crate::interrupt::retried;
 use crate::live::Live;
 use crate::platform;
 
@@ -31,8 +32,8 @@ impl Map {
     /// # Errors
     /// `Io` where the system refuses: the file system knows no maps, or the address space is used up.
     pub fn open(file: &File) -> Result<Map> {
-        let identity =
-            platform::identity(file).map_err(|error| cannot(&error, "identify the file"))?;
+        let identity = retried(|| platform::identity(file))
+            .map_err(|error| cannot(&error, "identify the file"))?;
         let size_bytes = identity.size_bytes;
         if size_bytes == 0 {
             return Ok(Map {

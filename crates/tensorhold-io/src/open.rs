@@ -7,6 +7,7 @@ use std::path::Path;
 use tensorhold_core::{Error, ErrorKind, Result};
 
 use crate::error::io_error;
+use crate::interrupt::retried;
 use crate::platform;
 
 /// `path` opened for reading, if it leads to a regular file.
@@ -27,9 +28,9 @@ pub fn open_regular(path: &Path) -> Result<File> {
         }
     };
     // Opening a device can act on it, so its kind is looked at first, and again once it is open.
-    require_regular(path, &fs::metadata(path).map_err(refused)?)?;
+    require_regular(path, &retried(|| fs::metadata(path)).map_err(refused)?)?;
     let file = platform::open_without_blocking(path).map_err(refused)?;
-    require_regular(path, &file.metadata().map_err(refused)?)?;
+    require_regular(path, &retried(|| file.metadata()).map_err(refused)?)?;
     Ok(file)
 }
 
@@ -54,7 +55,8 @@ pub struct FileIdentity {
 /// # Errors
 /// `Io` if the system does not tell.
 pub fn identity(file: &File) -> Result<FileIdentity> {
-    platform::identity(file).map_err(|error| crate::error::cannot(&error, "identify the file"))
+    retried(|| platform::identity(file))
+        .map_err(|error| crate::error::cannot(&error, "identify the file"))
 }
 
 /// Whether the file lies on a network, cluster or user-space file system, where a map can fail or stall

@@ -23,8 +23,7 @@ impl Pread {
     /// # Errors
     /// `Io` if the system does not tell the size.
     pub fn new(file: File) -> Result<Pread> {
-        let size_bytes = file
-            .metadata()
+        let size_bytes = interrupt::retried(|| file.metadata())
             .map_err(|error| cannot(&error, "ask for the size"))?
             .len();
         Ok(Pread { file, size_bytes })
