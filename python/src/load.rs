@@ -335,6 +335,23 @@ impl Loader {
         })
     }
 
+    /// Lets go of the transfer, without the interpreter while its threads come to an end.
+    fn end(&self, py: Python<'_>) {
+        let mut kept = self
+            .transfer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let transfer = kept.take();
+        // Who waits for this lock has the interpreter.
+        drop(kept);
+        py.detach(|| {
+            if let Some(transfer) = &transfer {
+                transfer.cancel();
+            }
+            drop(transfer);
+        });
+    }
+
     fn made<'py>(
         &self,
         py: Python<'py>,
@@ -407,17 +424,7 @@ impl Loader {
 
     /// Stops reading, and lets go of all tensors that were not given out.
     fn close(&self, py: Python<'_>) {
-        let mut transfer = self
-            .transfer
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let transfer = transfer.take();
-        py.detach(|| {
-            if let Some(transfer) = &transfer {
-                transfer.cancel();
-            }
-            drop(transfer);
-        });
+        self.end(py);
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -432,6 +439,13 @@ impl Loader {
         _traceback: &Bound<'_, PyAny>,
     ) {
         self.close(py);
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // While the interpreter ends it cannot be let go of; the transfer then goes as it is.
+        let _ = Python::try_attach(|py| self.end(py));
     }
 }
 
