@@ -29,6 +29,7 @@ test-candle:
 	cargo run --quiet --manifest-path examples/candle/Cargo.toml
 
 test-python: $(VENV)/.test $(VENV)/.wheel
+	tools/install-strace.sh
 	$(BIN)/python -m pytest python/tests
 	$(BIN)/python testdata/check_reference.py
 	$(BIN)/python python/tests/upstream/run.py
