@@ -5,6 +5,7 @@ mod choice;
 mod copy;
 mod direct;
 mod lease;
+mod speeds;
 mod warm;
 
 use std::fmt;
@@ -182,16 +183,16 @@ impl Reading {
     }
 
     fn read_copied(&self, warm: &Warm, position: u64, into: &mut [u8]) -> Result<()> {
-        let trial = warm.next();
+        let (copying, trial) = warm.next();
         let started = Instant::now();
-        let is_read = trial.copying() == Copying::Read;
-        if is_read || !warm.copy(position, into, trial.copying()) {
+        let is_read = copying == Copying::Read;
+        if is_read || !warm.copy(position, into, copying) {
             self.read_buffered(position, into)?;
             if !is_read {
                 return Ok(());
             }
         }
-        warm.record(&trial, into.len(), started.elapsed());
+        warm.record(trial, into.len(), started.elapsed());
         Ok(())
     }
 }

@@ -4,7 +4,6 @@
 //! So each use holds a lease: who wants to cut the file waits until the use is over.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -13,6 +12,7 @@ use tensorhold_core::ByteRange;
 use super::calls::Calls;
 use super::copy;
 use super::lease::Lease;
+use super::speeds::{Speeds, Trial};
 use crate::platform;
 
 /// Below this, a lease and a visit to the page tables cost more than a read.
@@ -25,7 +25,9 @@ const MIN_SHOW_BYTES: u64 = 64 << 10;
 pub(super) struct Warm {
     lease: Lease,
     map: MmapRaw,
-    speeds: Speeds,
+    /// Which of [`ALL`] is fastest depends on what cannot be asked: how large the pages are that the cache holds the file in,
+    /// and whether the destination was touched before.
+    speeds: Speeds<{ ALL.len() }>,
     calls: &'static Calls,
 }
 
@@ -54,12 +56,13 @@ impl Warm {
         self.lease.is_refused()
     }
 
-    /// What the next copy should be made by, and whether to [`record`](Warm::record) how long it took.
-    pub(super) fn next(&self) -> Trial {
-        self.speeds.next()
+    /// What the next copy should be made by, and what to [`record`](Warm::record) how long it took with.
+    pub(super) fn next(&self) -> (Copying, Trial) {
+        let trial = self.speeds.next();
+        (ALL[trial.index()], trial)
     }
 
-    pub(super) fn record(&self, trial: &Trial, len: usize, took: Duration) {
+    pub(super) fn record(&self, trial: Trial, len: usize, took: Duration) {
         self.speeds.record(trial, len, took);
     }
 
@@ -120,97 +123,3 @@ pub(super) enum Copying {
 }
 
 const ALL: [Copying; 3] = [Copying::Read, Copying::Map, Copying::Stream];
-
-/// How often each is tried before the fastest is kept.
-const N_TRIALS: usize = 3;
-
-/// The best time of each so far.
-///
-/// Which is fastest depends on what cannot be asked: how large the pages are that the cache holds the file in, and
-/// whether the destination was touched before. So each is tried.
-#[derive(Debug)]
-struct Speeds {
-    n_copies: AtomicUsize,
-    ps_per_byte: [AtomicU64; ALL.len()],
-}
-
-/// A copy that is to be made.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Trial {
-    index: usize,
-    is_recorded: bool,
-}
-
-impl Trial {
-    pub(super) fn copying(&self) -> Copying {
-        ALL[self.index]
-    }
-}
-
-impl Default for Speeds {
-    fn default() -> Speeds {
-        Speeds {
-            n_copies: AtomicUsize::new(0),
-            ps_per_byte: [const { AtomicU64::new(u64::MAX) }; ALL.len()],
-        }
-    }
-}
-
-impl Speeds {
-    fn next(&self) -> Trial {
-        let number = self.n_copies.fetch_add(1, Ordering::Relaxed);
-        if number < ALL.len() * N_TRIALS {
-            return Trial {
-                index: number % ALL.len(),
-                is_recorded: true,
-            };
-        }
-        let best =
-            (0..ALL.len()).min_by_key(|index| self.ps_per_byte[*index].load(Ordering::Relaxed));
-        Trial {
-            index: best.unwrap_or(0),
-            is_recorded: false,
-        }
-    }
-
-    /// The best time counts, as whatever disturbs makes a copy only slower.
-    fn record(&self, trial: &Trial, len: usize, took: Duration) {
-        if trial.is_recorded && len > 0 {
-            let ps_per_byte = took.as_nanos() * 1000 / len as u128;
-            let ps_per_byte = u64::try_from(ps_per_byte).unwrap_or(u64::MAX);
-            self.ps_per_byte[trial.index].fetch_min(ps_per_byte, Ordering::Relaxed);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fastest_copy_is_kept_after_each_was_tried() {
-        let speeds = Speeds::default();
-        let took = |copying| match copying {
-            Copying::Read => Duration::from_millis(5),
-            Copying::Map => Duration::from_millis(7),
-            Copying::Stream => Duration::from_millis(3),
-        };
-        for _ in 0..N_TRIALS {
-            for expected in ALL {
-                let trial = speeds.next();
-                assert_eq!(trial.copying(), expected);
-                speeds.record(&trial, 1 << 20, took(expected));
-            }
-        }
-        for _ in 0..100 {
-            assert_eq!(speeds.next().copying(), Copying::Stream);
-        }
-    }
-
-    #[test]
-    fn with_no_time_known_the_system_copies() {
-        let speeds = Speeds::default();
-        let last = (0..=ALL.len() * N_TRIALS).map(|_| speeds.next()).last();
-        assert_eq!(last.unwrap().copying(), Copying::Read);
-    }
-}
