@@ -5,6 +5,7 @@ mod choice;
 mod copy;
 mod direct;
 mod lease;
+mod ring;
 mod speeds;
 mod warm;
 

@@ -3,6 +3,11 @@
 mod free_memory;
 mod memory;
 mod reading;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+mod uring;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,6 +20,11 @@ use rustix::io::Errno;
 pub(crate) use free_memory::free_memory_bytes;
 pub(crate) use memory::*;
 pub(crate) use reading::*;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) use uring::*;
 
 /// The numbers of network, cluster and user-space file systems.
 ///

@@ -24,3 +24,14 @@ pub(crate) use windows::*;
 mod plain;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use plain::*;
+
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+mod no_uring;
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+)))]
+pub(crate) use no_uring::*;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::platform;
+use crate::platform::{self, Ring};
 
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
@@ -11,6 +11,10 @@ pub(super) struct Calls {
     pub open_direct: fn(&File) -> io::Result<File>,
     pub direct_alignment: fn(&File) -> Option<(usize, usize)>,
     pub read_direct: fn(&File, &mut [u8], u64) -> io::Result<usize>,
+    pub set_up_ring: fn() -> io::Result<Ring>,
+    pub enter_ring: fn(&Ring, usize) -> io::Result<()>,
+    /// What became of a read of a ring, with the bytes that it was to fill.
+    pub ring_result: fn(&mut [u8], io::Result<usize>) -> io::Result<usize>,
     pub cached_bytes: fn(&File, u64, u64) -> Option<u64>,
     pub counted_bytes: fn(&File, u64, u64) -> Option<u64>,
     pub free_memory_bytes: fn() -> Option<u64>,
@@ -26,6 +30,9 @@ pub(super) static SYSTEM: Calls = Calls {
     open_direct: platform::open_direct,
     direct_alignment: platform::direct_alignment,
     read_direct: platform::read_at,
+    set_up_ring: Ring::set_up,
+    enter_ring: Ring::enter,
+    ring_result: |_, result| result,
     cached_bytes: platform::cached_bytes,
     counted_bytes: platform::counted_bytes,
     free_memory_bytes: platform::free_memory_bytes,

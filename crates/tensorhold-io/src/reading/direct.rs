@@ -9,10 +9,12 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tensorhold_core::Result;
 
 use super::calls::Calls;
+use super::ring::{MIN_RING_BYTES, Reader, Rings};
 use crate::{Buffer, interrupt};
 
 /// What goes through our memory at once; only small reads do.
@@ -30,6 +32,7 @@ pub(super) struct Direct {
     is_refused: AtomicBool,
     /// Memory that is not in use at the moment.
     bounces: Mutex<Vec<Buffer>>,
+    rings: Rings,
     calls: &'static Calls,
 }
 
@@ -51,6 +54,7 @@ impl Direct {
             block_bytes,
             is_refused: AtomicBool::new(false),
             bounces: Mutex::default(),
+            rings: Rings::new(calls),
             calls,
         })
     }
@@ -72,8 +76,7 @@ impl Direct {
         let blocks = &mut into[aligned..aligned + len];
         for (index, piece) in blocks.chunks_mut(interrupt::PIECE_BYTES).enumerate() {
             let at = position + (first + index * interrupt::PIECE_BYTES) as u64;
-            let needed = piece.len();
-            self.fill(at, piece, needed)?;
+            self.fill_whole(at, piece)?;
         }
         if aligned != first {
             into.copy_within(aligned..aligned + len, first);
@@ -115,6 +118,48 @@ impl Direct {
             into = later;
         }
         Ok(())
+    }
+
+    /// Fills whole `blocks` from `position` on, by the reader that is faster if they are many.
+    fn fill_whole(&self, position: u64, blocks: &mut [u8]) -> Result<(), Failure> {
+        let needed = blocks.len();
+        if needed < MIN_RING_BYTES {
+            return self.fill(position, blocks, needed);
+        }
+        let (reader, trial) = self.rings.next();
+        let started = Instant::now();
+        let is_done_so = match reader {
+            Reader::Plain => self.fill(position, blocks, needed).map(|()| true)?,
+            Reader::Ring => self.fill_by_ring(position, blocks)?,
+        };
+        if is_done_so {
+            self.rings.record(trial, needed, started.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Gives `false` where some of it had to be read plainly.
+    fn fill_by_ring(&self, position: u64, mut blocks: &mut [u8]) -> Result<bool, Failure> {
+        interrupt::check().map_err(Failure::Interrupted)?;
+        let Some(pieces) = self.rings.read(&self.file, position, blocks) else {
+            let needed = blocks.len();
+            return self.fill(position, blocks, needed).map(|()| false);
+        };
+        let mut position = position;
+        let mut is_whole = true;
+        for piece in pieces {
+            let (now, later) = blocks.split_at_mut(piece.len);
+            let n_read = piece.n_read / self.block_bytes * self.block_bytes;
+            is_whole &= n_read == piece.len;
+            self.fill(
+                position + n_read as u64,
+                &mut now[n_read..],
+                piece.len - n_read,
+            )?;
+            position += piece.len as u64;
+            blocks = later;
+        }
+        Ok(is_whole)
     }
 
     /// Fills whole `blocks` from `position` on, of which the file may lack what is behind the first `needed` bytes.

@@ -5,11 +5,15 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use tensorhold_core::ErrorKind;
 
 use super::*;
 use crate::Buffer;
+use crate::platform::Ring;
+
+mod rings;
 
 const INTERRUPTED: i32 = 4;
 const INPUT_OUTPUT: i32 = 5;
@@ -32,6 +36,9 @@ enum Call {
     Read,
     ReadDirect,
     OpenDirect,
+    SetUpRing,
+    EnterRing,
+    RingResult,
     Reopen,
     TakeLease,
     HasLease,
@@ -45,6 +52,8 @@ enum Fault {
     Short,
     /// As at the end of the file.
     End,
+    /// With this number, after the system has begun what it was asked for.
+    Late(i32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +89,7 @@ fn read(call: Call, file: &File, into: &mut [u8], position: u64) -> io::Result<u
     match fault(call) {
         None => platform::read_at(file, into, position),
         Some(Fault::Number(number)) => Err(io::Error::from_raw_os_error(number)),
+        Some(Fault::Late(_)) => unreachable!("it is of rings"),
         Some(Fault::End) => Ok(0),
         Some(Fault::Short) => {
             // Read in full, as a direct read of half a block would be refused.
@@ -91,6 +101,30 @@ fn read(call: Call, file: &File, into: &mut [u8], position: u64) -> io::Result<u
     }
 }
 
+fn enter(ring: &Ring, n_wanted: usize) -> io::Result<()> {
+    match fault(Call::EnterRing) {
+        Some(Fault::Number(number)) => Err(io::Error::from_raw_os_error(number)),
+        Some(Fault::Late(number)) => {
+            ring.enter(0)?;
+            Err(io::Error::from_raw_os_error(number))
+        }
+        _ => ring.enter(n_wanted),
+    }
+}
+
+fn result(bytes: &mut [u8], result: io::Result<usize>) -> io::Result<usize> {
+    let Some(fault) = fault(Call::RingResult) else {
+        return result;
+    };
+    let result = match fault {
+        Fault::Number(number) | Fault::Late(number) => Err(io::Error::from_raw_os_error(number)),
+        Fault::Short => result.map(|n_read| n_read / 2 + 1),
+        Fault::End => Ok(0),
+    };
+    bytes[*result.as_ref().unwrap_or(&0)..].fill(0xEE);
+    result
+}
+
 static FAULTY: Calls = Calls {
     read_at: |file, into, position| read(Call::Read, file, into, position),
     read_direct: |file, into, position| read(Call::ReadDirect, file, into, position),
@@ -99,6 +133,12 @@ static FAULTY: Calls = Calls {
         platform::open_direct(file)
     },
     direct_alignment: platform::direct_alignment,
+    set_up_ring: || {
+        fail::<()>(Call::SetUpRing)?;
+        Ring::set_up()
+    },
+    enter_ring: enter,
+    ring_result: result,
     cached_bytes: |_, _, size_bytes| Some(size_bytes),
     counted_bytes: |_, _, size_bytes| Some(size_bytes),
     free_memory_bytes: || None,
@@ -127,9 +167,11 @@ fn bytes() -> Vec<u8> {
 }
 
 /// Reads of the file in all alignments, some of them through several calls.
-const READS: [(usize, usize, usize); 5] = [
+const READS: [(usize, usize, usize); 7] = [
     (0, SIZE, 0),
     (1000, 4_500_000, 3),
+    (512, 5 << 20, 0),
+    (700, 5 << 20, 1),
     (8, 1 << 20, 8),
     (4096 + 17, 300_000, 17),
     (SIZE - 5, 5, 0),
@@ -147,7 +189,7 @@ fn read_all(reading: &Reading, bytes: &[u8], plan: Plan) {
                 assert_eq!(error.os_error(), Some(number), "{plan:?}");
             }
             (Err(error), Fault::End) => assert_eq!(error.kind(), ErrorKind::Truncated, "{plan:?}"),
-            (Err(error), Fault::Short) => panic!("{plan:?}: {error}"),
+            (Err(error), Fault::Short | Fault::Late(_)) => panic!("{plan:?}: {error}"),
         }
         assert!(
             plan.call == Call::Read || *into == bytes[position..][..size],
@@ -157,15 +199,26 @@ fn read_all(reading: &Reading, bytes: &[u8], plan: Plan) {
 }
 
 fn n_descriptors_in(folder: &Path) -> usize {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
-        return 1;
-    };
+    n_descriptors(|target| target.starts_with(folder)).unwrap_or(1)
+}
+
+/// `None` where the system does not tell.
+fn n_descriptors(is_counted: impl Fn(&Path) -> bool) -> Option<usize> {
+    let descriptors = fs::read_dir("/proc/self/fd").ok()?;
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    targets.filter(|target| target.starts_with(folder)).count()
+    Some(targets.filter(|target| is_counted(target)).count())
+}
+
+/// Held by whoever has rings, so that those of others are not counted.
+static RINGS: Mutex<()> = Mutex::new(());
+
+fn n_rings() -> usize {
+    n_descriptors(|target| target == Path::new("anon_inode:[io_uring]")).unwrap_or(0)
 }
 
 /// Strikes the first call, the second, and so on, until none is left to strike.
 fn check(access: Access, call: Call, fault: Fault) {
+    let _held = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     let bytes = bytes();
@@ -197,6 +250,7 @@ fn check(access: Access, call: Call, fault: Fault) {
             );
             drop(reading);
             assert_eq!(n_descriptors_in(folder.path()), 1, "{plan:?}");
+            assert_eq!(n_rings(), 0, "{plan:?}");
             if !is_struck {
                 break;
             }
