@@ -7,7 +7,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, TransferOptions};
 
-use crate::device::Device;
 use crate::error;
 use crate::framework::Ownership;
 use crate::load::{Loader, Stats, Wanted, dtype_named, selection};
@@ -23,19 +22,6 @@ impl Opened {
         self.checkpoint
             .tensor(name)
             .map_err(|error| error::to_py(py, &error))
-    }
-
-    /// What makes tensors on `device`, or where the checkpoint was told to.
-    fn maker_on(&self, py: Python<'_>, device: Option<&Bound<'_, PyAny>>) -> PyResult<Maker> {
-        let Some(device) = device else {
-            return Ok(self.maker.clone());
-        };
-        let maker = Maker {
-            framework: self.maker.framework,
-            device: Device::parse(Some(device))?,
-        };
-        maker.device.check(py, maker.framework)?;
-        Ok(maker)
     }
 }
 
@@ -180,7 +166,7 @@ impl Checkpoint {
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let opened = self.opened(py)?;
-        let maker = opened.maker_on(py, device)?;
+        let maker = opened.maker.on(py, device)?;
         let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
         let mut wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
         if let Some(into) = into {
@@ -206,7 +192,7 @@ impl Checkpoint {
         threads: Option<usize>,
     ) -> PyResult<Loader> {
         let opened = self.opened(py)?;
-        let maker = opened.maker_on(py, device)?;
+        let maker = opened.maker.on(py, device)?;
         let options = TransferOptions {
             n_threads: threads,
             memory_limit,

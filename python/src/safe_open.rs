@@ -12,7 +12,6 @@ use tensorhold::{
 };
 
 use crate::collector::Paused;
-use crate::device::Device;
 use crate::error;
 use crate::framework::{Framework, Ownership};
 use crate::index::{self, Asked};
@@ -134,17 +133,7 @@ impl Opened {
         device: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Loader> {
-        let maker = match device {
-            None => self.maker.clone(),
-            Some(_) => {
-                let maker = Maker {
-                    framework: self.maker.framework,
-                    device: Device::parse(device)?,
-                };
-                maker.device.check(py, maker.framework)?;
-                maker
-            }
-        };
+        let maker = self.maker.on(py, device)?;
         let wanted = match plan {
             None => Wanted::all(&self.checkpoint),
             Some(plan) => prefetch::wanted(py, &self.checkpoint, plan)?,

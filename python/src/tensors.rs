@@ -33,6 +33,19 @@ impl Maker {
         Ok(maker)
     }
 
+    /// The same on another device, if one is named.
+    pub(crate) fn on(&self, py: Python<'_>, device: Option<&Bound<'_, PyAny>>) -> PyResult<Maker> {
+        let Some(device) = device else {
+            return Ok(self.clone());
+        };
+        let maker = Maker {
+            framework: self.framework,
+            device: Device::parse(Some(device))?,
+        };
+        maker.device.check(py, maker.framework)?;
+        Ok(maker)
+    }
+
     /// Refuses a type that the framework has none for, before any byte is read.
     pub(crate) fn check(&self, py: Python<'_>, dtype: Dtype) -> PyResult<()> {
         match self.framework {

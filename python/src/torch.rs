@@ -69,7 +69,8 @@ fn carries(from_dlpack: &Bound<'_, PyAny>, dtype: Dtype, object: &Bound<'_, PyAn
         let Some(data_type) = DataType::of(dtype) else {
             return Ok(false);
         };
-        let memory = Memory::zeroed(8).map_err(|error| error::to_py(object.py(), &error))?;
+        let memory =
+            Memory::filled(8, |_| Ok(())).map_err(|error| error::to_py(object.py(), &error))?;
         let capsule = dlpack::capsule(object.py(), memory, data_type, Box::new([1]))?;
         from_dlpack.call1((capsule,))?.getattr("dtype")?.eq(object)
     };
