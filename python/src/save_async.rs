@@ -118,6 +118,7 @@ impl SaveHandle {
         match self.save.wait(py, limit)? {
             Some(outcome) => {
                 self.save.is_told.store(true, Ordering::SeqCst);
+                self.save.settle();
                 match outcome {
                     Ok(paths) => Ok(paths
                         .iter()
@@ -158,9 +159,7 @@ impl Save {
 
     fn set(&self, _py: Python<'_>, pending: PendingSave) {
         *lock(&self.pending) = Some(pending);
-        if self.outcome().is_some() {
-            self.forget();
-        }
+        self.settle();
     }
 
     fn outcome(&self) -> Option<SaveOutcome> {
@@ -177,9 +176,18 @@ impl Save {
 
     /// In the thread that saved, when it is done.
     fn end(&self) {
-        self.forget();
+        self.settle();
         if self.is_orphan.load(Ordering::SeqCst) {
             let _ = Python::try_attach(|py| self.tell_nobody(py));
+        }
+    }
+
+    /// Forgets a save that has ended well, or whose failure was told; another is told of when the interpreter ends.
+    fn settle(&self) {
+        match self.outcome() {
+            Some(Ok(_)) => self.forget(),
+            Some(Err(_)) if self.is_told.load(Ordering::SeqCst) => self.forget(),
+            _ => {}
         }
     }
 
@@ -195,6 +203,7 @@ impl Save {
             && !self.is_told.swap(true, Ordering::SeqCst)
         {
             self.exception(py, &error).write_unraisable(py, None);
+            self.settle();
         }
     }
 

@@ -28,7 +28,7 @@ use self::route::Route;
 pub use self::target::real_target;
 use self::way::Way;
 pub use self::writer::Writer;
-use crate::interrupt;
+use crate::{interrupt, platform};
 
 /// Small pieces are gathered up to this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -298,6 +298,9 @@ impl AtomicFile {
                 Ok(0) => return Err(self.refused(&io::ErrorKind::WriteZero.into(), range)),
                 Ok(n) => rest = &rest[n..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    platform::wait_for_room(file);
+                }
                 Err(error) => return Err(self.refused(&error, range)),
             }
         }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
@@ -20,6 +21,9 @@ pub(crate) use memory::*;
 
 /// How often a writer looks for the reader of its FIFO.
 const WAIT_FOR_READER: Duration = Duration::from_millis(20);
+
+/// How often a writer whose reader is slow asks whether to go on, in nanoseconds.
+const WAIT_FOR_ROOM_NS: i64 = 50_000_000;
 
 /// Mode, owner and access list of a file that is about to be replaced.
 #[derive(Debug, Clone)]
@@ -48,40 +52,41 @@ pub(crate) fn open_without_blocking(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens what lies at `path` for writing, as it is; connects to a socket.
+/// Opens what lies at `path` for writing, as it is; connects to a socket. Where it has no room for more, a write fails instead of
+/// waiting, as a signal that came just before a system call does not end its wait.
 pub(crate) fn open_for_writing(path: &Path, metadata: &Metadata) -> io::Result<File> {
     if metadata.file_type().is_socket() {
-        return Ok(File::from(OwnedFd::from(UnixStream::connect(path)?)));
+        let socket = UnixStream::connect(path)?;
+        socket.set_nonblocking(true)?;
+        return Ok(File::from(OwnedFd::from(socket)));
     }
-    if metadata.file_type().is_fifo() {
-        return open_fifo(path);
-    }
-    OpenOptions::new()
-        .write(true)
-        .custom_flags(OFlags::NOCTTY.bits().cast_signed())
-        .open(path)
-}
-
-/// Waits for the reader of a FIFO, but not when the work is to end.
-fn open_fifo(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let is_fifo = metadata.file_type().is_fifo();
+    let no_reader = Some(Errno::NXIO.raw_os_error());
     loop {
         let opened = OpenOptions::new()
             .write(true)
             .custom_flags(flags.bits().cast_signed())
             .open(path);
         match opened {
-            Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            Err(error) if is_fifo && error.raw_os_error() == no_reader => {
                 interrupt::check().map_err(|_| io::ErrorKind::Interrupted)?;
                 std::thread::sleep(WAIT_FOR_READER);
             }
-            Ok(file) => {
-                rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
-                return Ok(file);
-            }
-            Err(error) => return Err(error),
+            opened => return opened,
         }
     }
+}
+
+/// Waits until `file` has room for more bytes, or a moment.
+pub(crate) fn wait_for_room(file: &File) {
+    let mut waiting = [PollFd::new(file, PollFlags::OUT)];
+    let moment = Timespec {
+        tv_sec: 0,
+        tv_nsec: WAIT_FOR_ROOM_NS,
+    };
+    // Whatever is wrong with it, the next write says.
+    let _ = rustix::event::poll(&mut waiting, Some(&moment));
 }
 
 /// Creates a file that was not there.
