@@ -61,6 +61,9 @@ impl fmt::Display for Way {
     }
 }
 
+/// Less than this, side by side, is short.
+const SHORT_BYTES: u64 = 16 << 20;
+
 /// How many reads keep a network file system busy: most of the time they wait.
 const N_NETWORK_READERS: usize = 16;
 
@@ -77,6 +80,13 @@ pub struct Wanted {
     pub n_bytes: u64,
     /// From the first to the last of them.
     pub span: ByteRange,
+}
+
+impl Wanted {
+    /// Whether a read or two bring it, which are over before anything was found out about the file.
+    fn is_short(&self) -> bool {
+        self.n_bytes < SHORT_BYTES && self.n_bytes >= self.span.len() / 2
+    }
 }
 
 /// A file that one transfer reads from, by any number of threads at once.
@@ -117,6 +127,7 @@ impl Reading {
     ) -> Reading {
         let is_network = is_network(file.file());
         let way = match access {
+            Access::Auto if wanted.is_short() => Way::Buffered,
             Access::Auto => choice::preferred(&facts(file, is_network, wanted, calls)),
             Access::Mapped => Way::Mapped,
             Access::Buffered => Way::Buffered,

@@ -100,12 +100,12 @@ fn a_file_in_memory_is_copied_and_never_read_directly() {
     let Some(disk) = common::SmallDisk::mount("size=8m") else {
         return;
     };
-    let bytes = pattern(4 << 20);
+    let bytes = pattern(20 << 20);
     let path = disk.path().join("a");
     fs::write(&path, &bytes).unwrap();
     for access in [Access::Auto, Access::Buffered, Access::Direct] {
         let file = opened(&path);
-        let reading = Reading::new(&file, None, access, wanted(&file, 4 << 20));
+        let reading = Reading::new(&file, None, access, wanted(&file, 20 << 20));
         // More than the copies that are tried each way.
         (0..12).for_each(|_| read(&reading, &bytes));
         assert_eq!(reading.way() == Way::Copied, access == Access::Auto);

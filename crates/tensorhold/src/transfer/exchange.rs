@@ -59,6 +59,8 @@ struct State {
     in_flight_bytes: u64,
     memory_limit: u64,
     n_running: usize,
+    /// Workers that wait for room; without any, none needs to be told of it.
+    n_waiting: usize,
     n_ready: usize,
     n_left: usize,
     end: Option<End>,
@@ -126,6 +128,7 @@ impl Exchange {
                 in_flight_bytes: 0,
                 memory_limit: memory_limit.unwrap_or(u64::MAX),
                 n_running: 0,
+                n_waiting: 0,
                 end: None,
             }),
             room: Condvar::new(),
@@ -158,7 +161,9 @@ impl Exchange {
             if patience == Patience::Leave {
                 return Ok(None);
             }
+            state.n_waiting += 1;
             state = sync::wait(&self.room, state);
+            state.n_waiting -= 1;
         }
     }
 
@@ -171,9 +176,8 @@ impl Exchange {
             state.slots[number] = Slot::Ready(buffer);
             state.ready.push_back(number);
         }
-        drop(state);
+        self.tell_workers(state);
         self.ready.notify_all();
-        self.room.notify_all();
     }
 
     /// Ends the transfer with what happened to a job, unless it had ended before.
@@ -192,7 +196,7 @@ impl Exchange {
     pub fn poll(&self) -> Result<Option<(usize, Buffer)>> {
         let mut state = self.lock();
         let ready = state.next_ready()?;
-        self.given_out(state, ready.is_some());
+        self.tell_workers(state);
         Ok(ready)
     }
 
@@ -202,7 +206,7 @@ impl Exchange {
         loop {
             let ready = state.next_ready()?;
             if ready.is_some() || state.n_left == 0 {
-                self.given_out(state, ready.is_some());
+                self.tell_workers(state);
                 return Ok(ready);
             }
             state = self.wait_for_ready(state)?;
@@ -227,8 +231,7 @@ impl Exchange {
             tasks.partition_point(|task| task.pieces.end <= piece)
         };
         queue.hurry(order[pieces_of[buffer].clone()].iter().map(task_of));
-        drop(state);
-        self.room.notify_all();
+        self.tell_workers(state);
     }
 
     /// Whether [`take`](Exchange::take) would not wait.
@@ -247,7 +250,7 @@ impl Exchange {
                     state = self.wait_for_ready(state)?;
                 }
                 given => {
-                    self.given_out(state, given.is_some());
+                    self.tell_workers(state);
                     return Ok(given);
                 }
             }
@@ -263,10 +266,11 @@ impl Exchange {
         Ok(state)
     }
 
-    /// Tells the workers about room.
-    fn given_out(&self, state: MutexGuard<'_, State>, is_given: bool) {
+    /// Wakes the workers that wait for room; a wake-up of nobody would be a system call for each buffer.
+    fn tell_workers(&self, state: MutexGuard<'_, State>) {
+        let is_awaited = state.n_waiting > 0;
         drop(state);
-        if is_given {
+        if is_awaited {
             self.room.notify_all();
         }
     }
