@@ -97,7 +97,7 @@ fn a_warm_file_is_copied_and_a_cold_one_read_directly() {
 
 #[test]
 fn a_file_in_memory_is_copied_and_never_read_directly() {
-    let Some(disk) = common::SmallDisk::mount("size=8m") else {
+    let Some(disk) = common::SmallDisk::mount("size=24m") else {
         return;
     };
     let bytes = pattern(20 << 20);
