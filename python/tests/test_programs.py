@@ -24,6 +24,8 @@ PROLOGUE = """
 import os, resource, signal, sys
 import numpy, torch
 import tensorhold, tensorhold.numpy, tensorhold.torch
+# What a shell starts in the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 """
 
 
