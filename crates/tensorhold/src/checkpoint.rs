@@ -227,7 +227,7 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// `Truncated` or `Io`.
     pub fn read(&self) -> Result<Vec<u8>> {
-        read::read_whole(self.file, &self.info)
+        read::read_whole(self)
     }
 
     /// The bytes of a slice of it, and the slice's shape. Ranges past the end are clamped, as numpy does.
@@ -239,7 +239,7 @@ impl<'a> Tensor<'a> {
             Selection::resolve(self.info.dtype, self.info.shape, index, Bounds::Clamped)
                 .map_err(|error| self.file.blame(&self.info, error))?;
         let mut bytes = read::allocate(selection.size_bytes())?;
-        read::read_selection(self.file, &self.info, &selection, &mut bytes)?;
+        read::read_selection(self, &selection, &mut bytes)?;
         Ok((selection.shape().to_vec(), bytes))
     }
 
@@ -264,7 +264,7 @@ impl<'a> Tensor<'a> {
     /// # Errors
     /// `InvalidArgument` if `into` has another size; `Truncated` or `Io`.
     pub fn read_into(&self, selection: &Selection, into: &mut [u8]) -> Result<()> {
-        read::read_selection(self.file, &self.info, selection, into)
+        read::read_selection(self, selection, into)
     }
 }
 

@@ -241,7 +241,8 @@ const INLINE_BYTES: u64 = 1 << 20;
 
 const PIECE_BYTES: u64 = 8 << 20;
 
-fn cut_for(way: Way) -> Cut {
+/// How what is read in this way is best cut.
+pub(crate) fn cut_for(way: Way) -> Cut {
     match way {
         // What is passed over in place costs nothing.
         Way::Mapped | Way::Copied => Cut {
