@@ -263,6 +263,10 @@ impl AtomicFile {
                 Err(error) => return Err(self.refused(&error, ByteRange::new(at, end))),
             }
         }
+        if self.durability != Durability::None {
+            // So the disk works while the next bytes come, and has little left to do when it must be waited for.
+            platform::start_writing_back(file, position, bytes.len());
+        }
         self.reach(end);
         Ok(())
     }

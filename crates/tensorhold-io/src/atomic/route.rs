@@ -1,16 +1,15 @@
 //! Whether writes go through the page cache or past it.
 
 use std::fs::File;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::way::Way;
 use super::{AtomicFile, Durability};
 use crate::platform;
 
-/// The page cache takes a mebibyte in a fifth of this even where threads wait for each other; what takes longer waits for
-/// memory or for the disk.
+/// The page cache takes a mebibyte in a fifth of this; what takes longer waits for memory or for the disk.
 const SLOW_NS: u64 = 700_000;
 
 /// So many writes of each kind are measured before one is preferred.
@@ -24,6 +23,8 @@ pub(super) struct Route {
     is_refused: AtomicBool,
     through: Pace,
     past: Pace,
+    /// Held by the thread that writes through the page cache.
+    turn: Mutex<()>,
 }
 
 impl Route {
@@ -41,6 +42,12 @@ impl Route {
     /// The file system does not take what was tried.
     pub(super) fn refuse(&self) {
         self.is_refused.store(true, Ordering::Relaxed);
+    }
+
+    /// The right to write through the page cache. File systems let one thread at a time into a file, and those that
+    /// wait for it there take the processor from it.
+    pub(super) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_past(&self, size_bytes: usize, begun: Instant) {
@@ -83,7 +90,7 @@ fn open(file: &AtomicFile) -> Option<File> {
     (file.calls.open_direct)(temporary.path()).ok()
 }
 
-/// How long writes take, the last ones counting most.
+/// How long writes take, the fastest of the last ones counting most: now and then one waits for other programs.
 #[derive(Debug, Default)]
 struct Pace {
     n_writes: AtomicU64,
@@ -103,7 +110,7 @@ impl Pace {
         // Two threads at once may lose a measurement, which does no harm.
         let next = match self.n_writes.fetch_add(1, Ordering::Relaxed) {
             0 => now,
-            _ => self.ns_per_mib() / 4 * 3 + now / 4,
+            _ => now.min(self.ns_per_mib().saturating_mul(5) / 4),
         };
         self.ns_per_mib.store(next, Ordering::Relaxed);
     }

@@ -112,7 +112,6 @@ impl Writer<'_> {
         position: u64,
         rest: &Rest<'_, '_>,
     ) -> Result<usize> {
-        let begun = Instant::now();
         let file = self.file;
         let first = rest.first();
         let bytes = match first.len() >= DIRECT_BYTES || first.len() == rest.size_bytes() {
@@ -123,6 +122,8 @@ impl Writer<'_> {
                 &bounce[..n]
             }
         };
+        let _turn = file.route.take_turn();
+        let begun = Instant::now();
         file.put_all(through, position, bytes)?;
         file.route.note_through(bytes.len(), begun);
         Ok(bytes.len())

@@ -11,6 +11,8 @@ mod uring;
 
 use std::fs::{File, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -72,7 +74,7 @@ pub(crate) fn open_direct_for_writing(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// A tmpfs begins anew at each signal, so that a program with a fast timer would never get its space.
+/// A file system may begin anew at each signal, so that a program with a fast timer would never get its space.
 const MAX_INTERRUPTIONS: usize = 3;
 
 /// Sets space aside for a file of `size_bytes`.
@@ -83,6 +85,13 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     if size_bytes == 0 {
         return Ok(());
     }
+    if is_in_memory(file) {
+        // There it would mean to write zeros first, which takes as long as the bytes themselves.
+        return match free_bytes(file) {
+            Some(free) if free < size_bytes => Err(Errno::NOSPC.into()),
+            _ => Ok(()),
+        };
+    }
     for _ in 0..MAX_INTERRUPTIONS {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size_bytes) {
             Err(Errno::INTR) => {}
@@ -92,6 +101,28 @@ pub(crate) fn allocate(file: &File, size_bytes: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Tells the system that `size_bytes` from `position` on may go to the disk at once, and does not wait for them.
+#[cfg(target_os = "linux")]
+pub(crate) fn start_writing_back(file: &File, position: u64, size_bytes: usize) {
+    let (Ok(position), Ok(size_bytes)) = (i64::try_from(position), i64::try_from(size_bytes))
+    else {
+        return;
+    };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed. A refusal only means that the bytes go later.
+    unsafe {
+        libc::sync_file_range(
+            file.as_raw_fd(),
+            position,
+            size_bytes,
+            libc::SYNC_FILE_RANGE_WRITE,
+        );
+    }
+}
+
+/// The C library's bindings for Android lack the call.
+#[cfg(target_os = "android")]
+pub(crate) fn start_writing_back(_file: &File, _position: u64, _size_bytes: usize) {}
 
 /// The bytes that this process may still use on the file system of `file`; `None` where it does not tell.
 pub(crate) fn free_bytes(file: &File) -> Option<u64> {

@@ -33,6 +33,8 @@ pub(crate) fn open_direct_for_writing(_path: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn start_writing_back(_file: &File, _position: u64, _size_bytes: usize) {}
+
 pub(crate) fn free_memory_bytes() -> Option<u64> {
     None
 }
