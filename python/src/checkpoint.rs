@@ -213,7 +213,7 @@ impl Checkpoint {
         let opened = self.opened(py)?;
         let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
         let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
-        let plan = wanted.plan();
+        let plan = wanted.into_plan();
         plan.map(PlanView).map_err(|error| error::to_py(py, &error))
     }
 

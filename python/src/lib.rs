@@ -11,6 +11,7 @@ mod in_memory;
 mod index;
 mod interrupt;
 mod load;
+mod making;
 mod memory;
 mod ndarray;
 mod prefetch;

@@ -9,15 +9,14 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use tensorhold::{
     Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Request, Result, Selection,
-    Tensor, Transfer, TransferOptions, TransferStats,
+    Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
 };
 
-use crate::collector::Paused;
 use crate::error;
 use crate::index::{self, Asked};
-use crate::memory::Memory;
+use crate::making::{Making, make, shape_of};
 use crate::spec::TensorSpec;
-use crate::tensors::{Maker, alignment, insert, to_native_order};
+use crate::tensors::Maker;
 
 /// Tensors, or parts of them, that are wanted of a checkpoint, in the order to give them.
 pub(crate) struct Wanted<'a> {
@@ -75,6 +74,9 @@ impl<'a> Wanted<'a> {
 
     /// The same with elements cast to `dtype` where they are floats.
     pub(crate) fn cast(mut self, dtype: Option<Dtype>) -> Wanted<'a> {
+        if dtype.is_none() {
+            return self;
+        }
         let plan = self.checkpoint.plan();
         for request in &mut self.requests {
             let from = plan.tensor(request).dtype;
@@ -89,16 +91,20 @@ impl<'a> Wanted<'a> {
         py: Python<'_>,
         given: &Bound<'_, PyDict>,
     ) -> PyResult<Wanted<'a>> {
+        if given.is_empty() {
+            return Ok(self);
+        }
         let plan = self.checkpoint.plan();
         let mut ranges = Vec::new();
         for (number, request) in self.requests.iter_mut().enumerate() {
-            let name = plan.tensor(request).name;
+            let tensor = plan.tensor(request);
+            let name = tensor.name;
             let Some(item) = given.get_item(name)? else {
                 continue;
             };
             let (spec, hold) = item.extract::<(Bound<'_, TensorSpec>, Py<PyAny>)>()?;
             let spec = spec.get();
-            check_given(&plan, request, spec)
+            check_given(&tensor, request, spec)
                 .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
             request.dtype = Some(spec.dtype);
             ranges.push((spec.data_ptr, spec.data_len as u64));
@@ -118,13 +124,9 @@ impl<'a> Wanted<'a> {
         self.requests.iter().map(dtype).collect()
     }
 
-    /// The plan, in which buffer `n` is that of request `n`, and the buffers that are there already.
-    pub(crate) fn plan(&self) -> Result<LoadPlan> {
-        let mut plan = self.checkpoint.plan();
-        for request in &self.requests {
-            plan.add_new(request.clone())?;
-        }
-        Ok(plan)
+    /// The plan, in which buffer `n` is that of request `n`.
+    pub(crate) fn into_plan(self) -> Result<LoadPlan> {
+        plan_of(self.checkpoint, self.requests)
     }
 
     /// Carries it out, and gives the tensors by name.
@@ -135,26 +137,24 @@ impl<'a> Wanted<'a> {
         options: TransferOptions,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, TransferStats)> {
-        let plan = self.plan().map_err(|error| error::to_py(py, &error))?;
-        let files = self.checkpoint.files();
-        let mut report = Report::new(plan.size_bytes(), progress);
-        let (running, given) = (plan.clone(), self.given);
+        let plan = plan_of(self.checkpoint, self.requests);
+        let plan = Arc::new(plan.map_err(|error| error::to_py(py, &error))?);
+        let (files, given) = (self.checkpoint.files(), self.given);
+        let mut making = Making::new(&plan, maker, progress);
         let loaded = py.detach(|| {
-            Transfer::run(running, files, given, options, &mut |done| {
-                report.call(done)
-            })
+            Transfer::run_each(
+                Arc::clone(&plan),
+                files,
+                given,
+                options,
+                &mut |complete, done| making.take(complete, done),
+            )
         });
-        let (buffers, stats) = match report.raised {
+        let (complete, stats) = match making.raised() {
             Some(raised) => return Err(raised),
             None => loaded.map_err(|error| error::to_py(py, &error))?,
         };
-        let _paused = Paused::new(py);
-        let dict = PyDict::new(py);
-        for (request, buffer) in plan.requests().iter().zip(buffers) {
-            let made = make(py, maker, &plan, request, buffer)?;
-            insert(&dict, plan.tensor(request).name, made)?;
-        }
-        Ok((dict, stats))
+        Ok((making.finish(py, complete)?, stats))
     }
 
     /// Begins to carry it out in the background.
@@ -165,8 +165,7 @@ impl<'a> Wanted<'a> {
         options: TransferOptions,
     ) -> PyResult<Loader> {
         let files = self.checkpoint.files();
-        let started = self
-            .plan()
+        let started = plan_of(self.checkpoint, self.requests)
             .and_then(|plan| py.detach(|| Transfer::start(plan, files, self.given, options)));
         let transfer = started.map_err(|error| error::to_py(py, &error))?;
         Ok(Loader {
@@ -175,6 +174,12 @@ impl<'a> Wanted<'a> {
             by_name: OnceLock::new(),
         })
     }
+}
+
+fn plan_of(checkpoint: &Checkpoint, requests: Vec<Request>) -> Result<LoadPlan> {
+    let mut plan = checkpoint.plan();
+    plan.add_all_new(requests)?;
+    Ok(plan)
 }
 
 /// The type that a caller's `name` stands for: `BF16` or `bfloat16`.
@@ -203,29 +208,9 @@ pub(crate) fn selection(
         .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))
 }
 
-/// The tensor that `request` makes out of its buffer.
-fn make<'py>(
-    py: Python<'py>,
-    maker: &Maker,
-    plan: &LoadPlan,
-    request: &Request,
-    mut buffer: Buffer,
-) -> PyResult<Bound<'py, PyAny>> {
-    let dtype = request.dtype.unwrap_or(plan.tensor(request).dtype);
-    to_native_order(&mut buffer, alignment(dtype));
-    maker.make(py, Memory::of_owned(buffer), dtype, shape_of(plan, request))
-}
-
-fn shape_of<'p>(plan: &'p LoadPlan, request: &'p Request) -> &'p [u64] {
-    match &request.selection {
-        Some(selection) => selection.shape(),
-        None => plan.tensor(request).shape,
-    }
-}
-
-fn check_given(plan: &LoadPlan, request: &Request, spec: &TensorSpec) -> Result<()> {
+fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) -> Result<()> {
     let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
-    let (dtype, shape) = (plan.tensor(request).dtype, shape_of(plan, request));
+    let (dtype, shape) = (tensor.dtype, shape_of(tensor, request));
     if spec.shape != shape {
         let given = &spec.shape;
         return invalid(format!(
@@ -263,40 +248,6 @@ fn refuse_overlap(mut ranges: Vec<(u64, u64)>) -> Result<()> {
             "two of the tensors to fill share memory",
         )),
         false => Ok(()),
-    }
-}
-
-/// Tells a callback how far a load is, at most some thousand times.
-struct Report {
-    total: u64,
-    next: u64,
-    callback: Option<Py<PyAny>>,
-    raised: Option<PyErr>,
-}
-
-impl Report {
-    fn new(total: u64, callback: Option<&Bound<'_, PyAny>>) -> Report {
-        Report {
-            total,
-            next: 0,
-            callback: callback.map(|callback| callback.clone().unbind()),
-            raised: None,
-        }
-    }
-
-    fn call(&mut self, done: u64) -> Result<()> {
-        let Some(callback) = &self.callback else {
-            return Ok(());
-        };
-        if done < self.next && done < self.total {
-            return Ok(());
-        }
-        self.next = done + self.total / 1000;
-        let called = Python::attach(|py| callback.call1(py, (done, self.total)).map(drop));
-        called.map_err(|raised| {
-            self.raised = Some(raised);
-            Error::new(ErrorKind::InvalidArgument, "the progress callback raised")
-        })
     }
 }
 
@@ -359,7 +310,8 @@ impl Loader {
         number: usize,
         buffer: Buffer,
     ) -> PyResult<Bound<'py, PyAny>> {
-        make(py, &self.maker, plan, &plan.requests()[number], buffer)
+        let request = &plan.requests()[number];
+        make(py, &self.maker, &plan.tensor(request), request, buffer)
     }
 }
 

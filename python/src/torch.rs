@@ -7,14 +7,14 @@ use pyo3::{ffi, intern};
 use tensorhold::{Dtype, ErrorKind, shape_size_bytes};
 
 use crate::collector::Paused;
-use crate::dlpack::{self, DataType};
+use crate::dlpack::{self, DataType, Dims, Exchange};
 use crate::error;
 use crate::memory::Memory;
 use crate::spec::TensorSpec;
 
 /// What this process's PyTorch offers.
 struct Torch {
-    from_dlpack: Py<PyAny>,
+    taker: Taker,
     tensor_type: Py<PyAny>,
     parameter_type: Py<PyAny>,
     strided: Py<PyAny>,
@@ -27,6 +27,13 @@ struct Type {
     direct: bool,
 }
 
+/// What makes tensors over memory.
+enum Taker {
+    Exchange(Exchange),
+    /// A function that takes a capsule.
+    FromCapsule(Py<PyAny>),
+}
+
 static TORCH: PyOnceLock<Torch> = PyOnceLock::new();
 
 fn torch(py: Python<'_>) -> PyResult<&Torch> {
@@ -36,26 +43,19 @@ fn torch(py: Python<'_>) -> PyResult<&Torch> {
 impl Torch {
     fn probe(py: Python<'_>) -> PyResult<Torch> {
         let module = py.import("torch")?;
-        let from_dlpack = module
-            .getattr("_C")
-            .and_then(|internals| internals.getattr("_from_dlpack"))
-            .or_else(|_| {
-                module
-                    .getattr("utils")?
-                    .getattr("dlpack")?
-                    .getattr("from_dlpack")
-            })?;
+        let tensor_type = module.getattr("Tensor")?;
+        let taker = Taker::probe(&module, &tensor_type)?;
         let types = Dtype::ALL.map(|dtype| {
             let object = module.getattr(dtype.framework_name()?).ok()?;
-            let direct = carries(&from_dlpack, dtype, &object);
+            let direct = taker.carries(dtype, &object);
             Some(Type {
                 dtype: object.unbind(),
                 direct,
             })
         });
         Ok(Torch {
-            from_dlpack: from_dlpack.unbind(),
-            tensor_type: module.getattr("Tensor")?.unbind(),
+            taker,
+            tensor_type: tensor_type.unbind(),
             parameter_type: module.getattr("nn")?.getattr("Parameter")?.unbind(),
             strided: module.getattr("strided")?.unbind(),
             types,
@@ -63,18 +63,52 @@ impl Torch {
     }
 }
 
-/// Whether this PyTorch makes a tensor of the right type out of a capsule of `dtype`.
-fn carries(from_dlpack: &Bound<'_, PyAny>, dtype: Dtype, object: &Bound<'_, PyAny>) -> bool {
-    let made = || -> PyResult<bool> {
-        let Some(data_type) = DataType::of(dtype) else {
-            return Ok(false);
+impl Taker {
+    fn probe(module: &Bound<'_, PyAny>, tensor_type: &Bound<'_, PyAny>) -> PyResult<Taker> {
+        if let Some(exchange) = Exchange::of(tensor_type) {
+            let taker = Taker::Exchange(exchange);
+            if taker.carries(Dtype::U8, &module.getattr("uint8")?) {
+                return Ok(taker);
+            }
+        }
+        let internals = module.getattr("_C");
+        let from_dlpack = internals.and_then(|internals| internals.getattr("_from_dlpack"));
+        let from_dlpack = from_dlpack.or_else(|_| {
+            let public = module.getattr("utils")?.getattr("dlpack")?;
+            public.getattr("from_dlpack")
+        })?;
+        Ok(Taker::FromCapsule(from_dlpack.unbind()))
+    }
+
+    fn tensor<'py>(
+        &self,
+        py: Python<'py>,
+        memory: Memory,
+        dtype: DataType,
+        dims: Dims,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Taker::Exchange(exchange) => exchange.tensor(py, memory, dtype, dims),
+            Taker::FromCapsule(function) => {
+                let capsule = dlpack::capsule(py, memory, dtype, dims)?;
+                function.bind(py).call1((capsule,))
+            }
+        }
+    }
+
+    /// Whether it makes a tensor of the right type out of `dtype`.
+    fn carries(&self, dtype: Dtype, object: &Bound<'_, PyAny>) -> bool {
+        let py = object.py();
+        let made = || -> PyResult<bool> {
+            let Some(data_type) = DataType::of(dtype) else {
+                return Ok(false);
+            };
+            let memory = Memory::filled(8, |_| Ok(())).map_err(|error| error::to_py(py, &error))?;
+            let tensor = self.tensor(py, memory, data_type, Dims::one(1))?;
+            tensor.getattr("dtype")?.eq(object)
         };
-        let memory =
-            Memory::filled(8, |_| Ok(())).map_err(|error| error::to_py(object.py(), &error))?;
-        let capsule = dlpack::capsule(object.py(), memory, data_type, Box::new([1]))?;
-        from_dlpack.call1((capsule,))?.getattr("dtype")?.eq(object)
-    };
-    made().unwrap_or(false)
+        made().unwrap_or(false)
+    }
 }
 
 /// Whether this PyTorch has a type for `dtype`.
@@ -99,7 +133,6 @@ pub(crate) fn tensor<'py>(
         return Err(error::new(py, ErrorKind::InvalidArgument, message));
     };
     let shape = storage_shape(py, dtype, shape)?;
-    let from_dlpack = torch.from_dlpack.bind(py);
     if memory.len() == 0 && shape.len() > 1 {
         // Other dimensions of an empty tensor can pass what strides can count.
         let empty = tensor(py, memory, dtype, &[0]);
@@ -107,24 +140,18 @@ pub(crate) fn tensor<'py>(
     }
     if *direct {
         let data_type = DataType::of(dtype).expect("a type that was carried has DLPack's words");
-        return from_dlpack.call1((dlpack::capsule(py, memory, data_type, shape)?,));
+        return torch.taker.tensor(py, memory, data_type, shape);
     }
-    let n_bytes = i64::try_from(memory.len())?;
-    let bytes = from_dlpack.call1((dlpack::capsule(
-        py,
-        memory,
-        DataType::U8,
-        Box::new([n_bytes]),
-    )?,))?;
+    let n_bytes = Dims::one(i64::try_from(memory.len())?);
+    let bytes = torch.taker.tensor(py, memory, DataType::U8, n_bytes)?;
     bytes
         .call_method1(intern!(py, "view"), (object,))?
         .call_method1(intern!(py, "view"), (PyTuple::new(py, shape.iter())?,))
 }
 
 /// The shape that PyTorch stores: F4 lies in pairs along the last dimension.
-fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Box<[i64]>> {
-    let dims: Result<Box<[i64]>, _> = shape.iter().map(|&dim| i64::try_from(dim)).collect();
-    let mut dims = dims.map_err(|_| {
+fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Dims> {
+    let mut dims = Dims::of(shape, i64::try_from).map_err(|_| {
         let message = format!("PyTorch counts dimensions below 2^63: got {shape:?}");
         error::new(py, ErrorKind::Overflow, message)
     })?;

@@ -215,7 +215,8 @@ class Checkpoint(Mapping[str, Any]):
         tensors, self._stats = self._native.load(
             wanted, device, _dtype_name(dtype), given, threads, progress
         )
-        return {**tensors, **into}
+        tensors.update(into)
+        return tensors
 
     def stream(
         self,

@@ -41,6 +41,9 @@ pub struct TransferOptions {
     pub memory_limit: Option<u64>,
 }
 
+/// Buffers with their numbers in the plan.
+pub type Numbered = Vec<(usize, Buffer)>;
+
 /// A plan that is being carried out in the background.
 ///
 /// Each buffer is given out once, by [`next`](Transfer::next) as they are complete or by [`take`](Transfer::take), to whichever thread
@@ -51,6 +54,8 @@ pub struct Transfer {
     /// The consumer's own hands, where there are no threads, or for waiting usefully.
     own: Mutex<Worker>,
     threads: Vec<JoinHandle<()>>,
+    /// How many pairs of hands the work deserves.
+    n_workers: usize,
     /// Whether the consumer works rather than waits.
     helps: bool,
 }
@@ -66,13 +71,13 @@ impl Transfer {
     /// # Panics
     /// If there are not as many files as the plan has, or a given buffer has another size.
     pub fn start(
-        plan: LoadPlan,
+        plan: impl Into<Arc<LoadPlan>>,
         files: &[File],
-        given: Vec<(usize, Buffer)>,
+        given: Numbered,
         options: TransferOptions,
     ) -> Result<Transfer> {
-        let mut transfer = Transfer::prepare(plan, files, given, options)?;
-        transfer.spawn(transfer.n_workers(options));
+        let mut transfer = Transfer::prepare(plan.into(), files, given, options)?;
+        transfer.spawn(transfer.n_workers);
         transfer.helps = transfer.threads.is_empty();
         Ok(transfer)
     }
@@ -84,33 +89,58 @@ impl Transfer {
     /// # Errors
     /// Those of [`start`](Transfer::start) and of [`next`](Transfer::next).
     pub fn run(
-        plan: LoadPlan,
+        plan: impl Into<Arc<LoadPlan>>,
         files: &[File],
-        given: Vec<(usize, Buffer)>,
+        given: Numbered,
         options: TransferOptions,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<(Vec<Buffer>, TransferStats)> {
-        let n_buffers = plan.buffers().len();
-        let mut transfer = Transfer::prepare(plan, files, given, options)?;
-        transfer.spawn(transfer.n_workers(options) - 1);
-        transfer.helps = true;
+        let plan = plan.into();
         let mut buffers: Vec<Option<Buffer>> = Vec::new();
-        buffers.resize_with(n_buffers, || None);
-        let mut done = 0;
-        while let Some((number, buffer)) = transfer.next()? {
-            done += buffer.len() as u64;
-            buffers[number] = Some(buffer);
-            progress(done)?;
-        }
+        buffers.resize_with(plan.buffers().len(), || None);
+        let mut take = |complete: &mut Numbered, done| {
+            for (number, buffer) in complete.drain(..) {
+                buffers[number] = Some(buffer);
+            }
+            progress(done)
+        };
+        let (_, stats) = Transfer::run_each(plan, files, given, options, &mut take)?;
         let buffers: Option<Vec<Buffer>> = buffers.into_iter().collect();
         let buffers = buffers.expect("the transfer gives every buffer once before it ends");
-        Ok((buffers, transfer.stats()))
+        Ok((buffers, stats))
+    }
+
+    /// Carries out `plan` with the calling thread among the workers, and shows `take` the buffers that are complete, with their
+    /// numbers, and how many bytes are in place. What `take` leaves it is shown again with the next ones, and given at the
+    /// end; what it returns as an error ends the transfer.
+    ///
+    /// # Errors
+    /// Those of [`start`](Transfer::start), of [`next`](Transfer::next), and of `take`.
+    pub fn run_each(
+        plan: impl Into<Arc<LoadPlan>>,
+        files: &[File],
+        given: Numbered,
+        options: TransferOptions,
+        take: &mut dyn FnMut(&mut Numbered, u64) -> Result<()>,
+    ) -> Result<(Numbered, TransferStats)> {
+        let mut transfer = Transfer::prepare(plan.into(), files, given, options)?;
+        transfer.spawn(transfer.n_workers - 1);
+        transfer.helps = true;
+        let mut complete = Vec::new();
+        let (mut n_left, mut done) = (0, 0);
+        while transfer.next_few(&mut complete)? {
+            let new = complete[n_left..].iter();
+            done += new.map(|(_, buffer)| buffer.len() as u64).sum::<u64>();
+            take(&mut complete, done)?;
+            n_left = complete.len();
+        }
+        Ok((complete, transfer.stats()))
     }
 
     fn prepare(
-        plan: LoadPlan,
+        plan: Arc<LoadPlan>,
         files: &[File],
-        given: Vec<(usize, Buffer)>,
+        given: Numbered,
         options: TransferOptions,
     ) -> Result<Transfer> {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
@@ -140,13 +170,9 @@ impl Transfer {
             own: Mutex::new(Worker::new(Arc::clone(&shared), 0)),
             shared,
             threads: Vec::new(),
+            n_workers,
             helps: true,
         })
-    }
-
-    fn n_workers(&self, options: TransferOptions) -> usize {
-        let Shared { origins, tasks, .. } = &*self.shared;
-        n_workers(origins, &wanted(&self.shared.plan), tasks, options)
     }
 
     /// Starts up to `n` threads; where the system gives fewer, the consumer works itself.
@@ -180,6 +206,21 @@ impl Transfer {
             }
             if !(self.helps && self.work_once()) {
                 return self.shared.exchange.next();
+            }
+        }
+    }
+
+    /// Adds the buffers that are complete to `complete`, waiting for one; whether there was any left.
+    fn next_few(&self, complete: &mut Numbered) -> Result<bool> {
+        loop {
+            if self.shared.exchange.poll_all(complete)? {
+                return Ok(true);
+            }
+            if !(self.helps && self.work_once()) {
+                let next = self.shared.exchange.next()?;
+                let is_any = next.is_some();
+                complete.extend(next);
+                return Ok(is_any);
             }
         }
     }
@@ -266,11 +307,11 @@ pub(crate) fn cut_for(way: Way) -> Cut {
 
 fn refuse_casts(plan: &LoadPlan) -> Result<()> {
     for request in plan.requests() {
+        let Some(dtype) = request.dtype else {
+            continue;
+        };
         let info = plan.tensor(request);
-        if let Some(dtype) = request.dtype
-            && dtype != info.dtype
-            && !can_cast(info.dtype, dtype)
-        {
+        if dtype != info.dtype && !can_cast(info.dtype, dtype) {
             let message = format!("{} cannot be cast to {dtype}", info.dtype);
             let error = Error::new(ErrorKind::InvalidArgument, message);
             return Err(error

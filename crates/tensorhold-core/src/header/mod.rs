@@ -123,6 +123,13 @@ impl Header {
         (index < self.len()).then(|| self.table.info(&self.text, index))
     }
 
+    /// The bytes of the `index`-th tensor, counted from the start of the data; without a look into the text, which costs more.
+    #[must_use]
+    #[inline]
+    pub fn offsets_at(&self, index: usize) -> Option<ByteRange> {
+        (index < self.len()).then(|| self.table.offsets(index))
+    }
+
     /// The tensor of this name.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<TensorInfo<'_>> {

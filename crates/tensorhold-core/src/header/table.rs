@@ -165,18 +165,20 @@ impl Table {
     #[inline]
     pub fn info<'a>(&'a self, text: &'a str, index: usize) -> TensorInfo<'a> {
         let entry = self.entries[index];
-        let end = self
-            .entries
-            .get(index + 1)
-            .map_or(self.data_size, |next| next.start);
         TensorInfo {
             name: entry.name.of(text, &self.resolved),
             dtype: entry.dtype(),
             shape: self.shapes.at(text, entry.shape()),
-            offsets: ByteRange {
-                start: entry.start,
-                end,
-            },
+            offsets: self.offsets(index),
+        }
+    }
+
+    #[inline]
+    pub fn offsets(&self, index: usize) -> ByteRange {
+        let next = self.entries.get(index + 1);
+        ByteRange {
+            start: self.entries[index].start,
+            end: next.map_or(self.data_size, |next| next.start),
         }
     }
 

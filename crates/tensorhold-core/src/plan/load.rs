@@ -35,6 +35,9 @@ pub struct LoadPlan {
     pub(super) files: Vec<PlannedFile>,
     requests: Vec<Request>,
     buffers: Vec<u64>,
+    size_bytes: u64,
+    /// Whether a request was given a place by the caller, and thus one that others could have or that leaves something unfilled.
+    has_places: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -100,24 +103,6 @@ impl Request {
         self.place = place;
         self
     }
-
-    /// The bytes that it takes in its buffer.
-    fn size_in(&self, tensor: &TensorInfo<'_>) -> u64 {
-        let size_bytes = match &self.selection {
-            Some(selection) => selection.size_bytes(),
-            None => tensor.size_bytes(),
-        };
-        match self.casts_from(tensor) {
-            Some((from, to)) => (size_bytes / u64::from(from)).saturating_mul(to.into()),
-            None => size_bytes,
-        }
-    }
-
-    /// The bytes of an element before and after the cast, if there is one.
-    pub(super) fn casts_from(&self, tensor: &TensorInfo<'_>) -> Option<(u32, u32)> {
-        let dtype = self.dtype.filter(|&dtype| dtype != tensor.dtype)?;
-        tensor.dtype.width_bytes().zip(dtype.width_bytes())
-    }
 }
 
 impl LoadPlan {
@@ -138,8 +123,8 @@ impl LoadPlan {
 
     /// Adds a buffer of `size_bytes`, and gives its number.
     pub fn add_buffer(&mut self, size_bytes: u64) -> usize {
-        self.buffers.push(size_bytes);
-        self.buffers.len() - 1
+        self.has_places = true;
+        self.push_buffer(size_bytes)
     }
 
     /// Wants `request`.
@@ -148,15 +133,16 @@ impl LoadPlan {
     /// `InvalidArgument` if there is no such file, tensor or buffer, if the selection was made for a tensor of another size, if
     /// the cast is from or to elements that are no whole bytes, or if the buffer has no room at that place.
     pub fn add(&mut self, request: Request) -> Result<()> {
-        let info = self.check(&request)?;
-        let size_bytes = request.size_in(&info);
+        let size_bytes = self.check(&request)?;
         let Place { buffer, offset } = request.place;
         let room = self.buffers.get(buffer).copied();
         let room = room.and_then(|room| room.checked_sub(offset));
         if room.is_none_or(|room| room < size_bytes) {
             let message = format!("buffer {buffer} has no room for {size_bytes} bytes at {offset}");
-            return Err(invalid(message).with_tensor(info.name));
+            return Err(invalid(message).with_tensor(self.tensor(&request).name));
         }
+        self.has_places = true;
+        self.size_bytes = self.size_bytes.saturating_add(size_bytes);
         self.requests.push(request);
         Ok(())
     }
@@ -166,33 +152,65 @@ impl LoadPlan {
     /// # Errors
     /// As [`add`](LoadPlan::add).
     pub fn add_new(&mut self, request: Request) -> Result<usize> {
-        let info = self.check(&request)?;
-        let size_bytes = request.size_in(&info);
-        let buffer = self.add_buffer(size_bytes);
+        let buffer = self.place_new(&request)?;
         self.requests.push(request.at(Place { buffer, offset: 0 }));
         Ok(buffer)
     }
 
-    fn check(&self, request: &Request) -> Result<TensorInfo<'_>> {
-        let info = self.known(request.file, request.tensor)?;
-        let refuse = |message: String| Err(invalid(message).with_tensor(info.name));
+    /// Wants all of `requests`, each in a buffer of its own.
+    ///
+    /// # Errors
+    /// As [`add`](LoadPlan::add); the plan then wants some of them.
+    pub fn add_all_new(&mut self, mut requests: Vec<Request>) -> Result<()> {
+        self.buffers.reserve(requests.len());
+        for request in &mut requests {
+            let buffer = self.place_new(request)?;
+            request.place = Place { buffer, offset: 0 };
+        }
+        match self.requests.is_empty() {
+            true => self.requests = requests,
+            false => self.requests.append(&mut requests),
+        }
+        Ok(())
+    }
+
+    /// A new buffer for `request`.
+    fn place_new(&mut self, request: &Request) -> Result<usize> {
+        let size_bytes = self.check(request)?;
+        self.size_bytes = self.size_bytes.saturating_add(size_bytes);
+        Ok(self.push_buffer(size_bytes))
+    }
+
+    fn push_buffer(&mut self, size_bytes: u64) -> usize {
+        self.buffers.push(size_bytes);
+        self.buffers.len() - 1
+    }
+
+    /// The bytes that `request` takes in its buffer.
+    fn check(&self, request: &Request) -> Result<u64> {
+        let &Request { file, tensor, .. } = request;
+        let tensor_bytes = self
+            .offsets(file, tensor)
+            .ok_or_else(|| invalid(format!("the plan has no tensor {tensor} in a file {file}")))?;
+        let tensor_bytes = tensor_bytes.len();
+        let refuse = |message: String| Err(invalid(message).with_tensor(self.tensor(request).name));
         if let Some(selection) = &request.selection
-            && selection.tensor_bytes() != info.size_bytes()
+            && selection.tensor_bytes() != tensor_bytes
         {
             return refuse(format!(
-                "the selection is of a tensor of {} bytes, not of {}",
+                "the selection is of a tensor of {} bytes, not of {tensor_bytes}",
                 selection.tensor_bytes(),
-                info.size_bytes()
             ));
         }
-        if request.size_in(&info) == u64::MAX {
-            return refuse("the result takes over 2^64 bytes".to_string());
+        if let Some(dtype) = request.dtype {
+            let from = self.tensor(request).dtype;
+            if from != dtype && self.casts(request).is_none() {
+                return refuse(format!("{from} cannot be cast to {dtype} on the way"));
+            }
         }
-        match request.dtype {
-            Some(dtype) if dtype != info.dtype && request.casts_from(&info).is_none() => refuse(
-                format!("{} cannot be cast to {dtype} on the way", info.dtype),
-            ),
-            _ => Ok(info),
+        match self.size_of(request) {
+            u64::MAX => refuse("the result takes over 2^64 bytes".to_string()),
+            size_bytes => Ok(size_bytes),
         }
     }
 
@@ -229,34 +247,40 @@ impl LoadPlan {
     /// If it is no request of this plan.
     #[must_use]
     pub fn tensor(&self, request: &Request) -> TensorInfo<'_> {
-        self.known(request.file, request.tensor)
-            .expect("a request is added only for a tensor that is there")
+        let tensor = self.files[request.file].header.tensor_at(request.tensor);
+        tensor.expect("a request is added only for a tensor that is there")
     }
 
     /// The bytes that `request` takes in its buffer.
     #[must_use]
     pub fn size_of(&self, request: &Request) -> u64 {
-        request.size_in(&self.tensor(request))
+        let size_bytes = match &request.selection {
+            Some(selection) => selection.size_bytes(),
+            None => self.extent(request).len(),
+        };
+        match self.casts(request) {
+            Some((from, to)) => (size_bytes / u64::from(from)).saturating_mul(to.into()),
+            None => size_bytes,
+        }
     }
 
     /// The bytes of its file from the first to the last that `request` needs.
     #[must_use]
     pub fn span(&self, request: &Request) -> ByteRange {
-        let start = self.position(request);
-        let span = match &request.selection {
-            Some(selection) => selection.span(),
-            None => ByteRange::new(0, self.tensor(request).size_bytes()),
-        };
-        ByteRange::new(start + span.start, start + span.end)
+        let extent = self.extent(request);
+        match &request.selection {
+            Some(selection) => {
+                let span = selection.span();
+                ByteRange::new(extent.start + span.start, extent.start + span.end)
+            }
+            None => extent,
+        }
     }
 
     /// The bytes that are wanted, as they are in the buffers.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.requests
-            .iter()
-            .map(|request| self.size_of(request))
-            .sum()
+        self.size_bytes
     }
 
     /// The plan as reads of one file each, by file and position; `cut` says how each file is best read.
@@ -264,21 +288,30 @@ impl LoadPlan {
     /// # Errors
     /// `InvalidArgument` if two requests overlap in a buffer, or leave a part of one unfilled.
     pub fn tasks(&self, cut: impl FnMut(usize) -> Cut) -> Result<Tasks> {
-        self.check_buffers()?;
+        if self.has_places {
+            self.check_buffers()?;
+        }
         Ok(Tasks::of(self, cut))
     }
 
-    /// Where the first byte of the tensor lies in its file.
-    pub(super) fn position(&self, request: &Request) -> u64 {
+    /// The bytes of its file that the whole tensor takes.
+    pub(super) fn extent(&self, request: &Request) -> ByteRange {
+        let offsets = self.offsets(request.file, request.tensor);
+        let offsets = offsets.expect("a request is added only for a tensor that is there");
         let start = self.files[request.file].header.data_start();
-        start + self.tensor(request).offsets.start
+        ByteRange::new(start + offsets.start, start + offsets.end)
     }
 
-    fn known(&self, file: usize, tensor: usize) -> Result<TensorInfo<'_>> {
-        self.files
-            .get(file)
-            .and_then(|file| file.header.tensor_at(tensor))
-            .ok_or_else(|| invalid(format!("the plan has no tensor {tensor} in a file {file}")))
+    /// The bytes of an element before and after the cast, if there is one.
+    pub(super) fn casts(&self, request: &Request) -> Option<(u32, u32)> {
+        let to = request.dtype?;
+        let from = self.tensor(request).dtype;
+        let widths = from.width_bytes().zip(to.width_bytes());
+        widths.filter(|_| from != to)
+    }
+
+    fn offsets(&self, file: usize, tensor: usize) -> Option<ByteRange> {
+        self.files.get(file)?.header.offsets_at(tensor)
     }
 
     /// Each byte of each buffer comes from one request.

@@ -18,6 +18,9 @@ use crate::slice::{Closeness, Selection};
 /// Pieces of a long run end on such a boundary of the file, so that reads past the page cache are aligned.
 const BOUNDARY_BYTES: u64 = 4096;
 
+/// So many pieces are handed to and fro at once; more would take memory that is not in the processor's cache.
+const MOST_PIECES: usize = 1024;
+
 /// How the bytes of one file are best read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
@@ -143,7 +146,8 @@ impl Task {
         let range = &mut self.extent.range;
         let end = piece.range.end.max(range.end);
         let is_close = piece.range.start.saturating_sub(range.end) <= cut.max_gap_bytes;
-        if !is_close || end - range.start > cut.window_bytes {
+        let is_full = self.pieces.len() == MOST_PIECES;
+        if is_full || !is_close || end - range.start > cut.window_bytes {
             return false;
         }
         range.end = end;
@@ -159,9 +163,9 @@ fn add_pieces(
     cut: Cut,
     pieces: &mut Vec<Piece>,
 ) {
-    let info = plan.tensor(request);
-    let tensor = plan.position(request);
-    let cast = request.casts_from(&info);
+    let whole = plan.extent(request);
+    let tensor = whole.start;
+    let cast = plan.casts(request);
     let (from, to) = cast.unwrap_or((1, 1));
     let in_place = |at: u64| request.place.offset + at / u64::from(from) * u64::from(to);
     let mut add = |range: ByteRange, at: u64, size_bytes: u64, selection| {
@@ -184,9 +188,8 @@ fn add_pieces(
         unit: from.into(),
     };
     let Some(selection) = &request.selection else {
-        let range = ByteRange::new(tensor, tensor + info.size_bytes());
-        return run_cut.for_each(range, |part| {
-            add(part, part.start - range.start, part.len(), None);
+        return run_cut.for_each(whole, |part| {
+            add(part, part.start - tensor, part.len(), None);
         });
     };
     let closeness = Closeness {

@@ -14,7 +14,7 @@ use super::origin::Origin;
 /// What the workers of a transfer, and its consumer, have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub plan: LoadPlan,
+    pub plan: Arc<LoadPlan>,
     pub tasks: Tasks,
     pub origins: Vec<Origin>,
     pub exchange: Exchange,
