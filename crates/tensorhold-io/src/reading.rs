@@ -11,7 +11,6 @@ mod warm;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Result, Source};
@@ -158,10 +157,9 @@ impl Reading {
         }
     }
 
-    /// How many threads should read from it at once.
+    /// How many threads should read from it at once on a machine of `n_cores`.
     #[must_use]
-    pub fn n_readers(&self) -> usize {
-        let n_cores = thread::available_parallelism().map_or(1, usize::from);
+    pub fn n_readers(&self, n_cores: usize) -> usize {
         let n_local = n_cores.min(MAX_LOCAL_READERS);
         match self.way() {
             _ if self.is_network => N_NETWORK_READERS,

@@ -351,11 +351,13 @@ fn n_workers(
     tasks: &Tasks,
     options: TransferOptions,
 ) -> usize {
+    // The system is asked once: it opens files of its own to answer.
+    let n_cores = thread::available_parallelism().map_or(1, usize::from);
     let deserved = origins
         .iter()
         .zip(wanted)
         .filter(|(_, wanted)| wanted.n_bytes > 0)
-        .map(|(origin, _)| origin.n_readers())
+        .map(|(origin, _)| origin.n_readers(n_cores))
         .max();
     let asked = options.n_threads.or(deserved).unwrap_or(1);
     asked.min(tasks.tasks().len()).max(1)

@@ -29,11 +29,11 @@ impl Origin {
         }
     }
 
-    /// How many threads should read it at once.
-    pub fn n_readers(&self) -> usize {
+    /// How many threads should read it at once on a machine of `n_cores`.
+    pub fn n_readers(&self, n_cores: usize) -> usize {
         match self {
-            Origin::Reading(reading) => reading.n_readers(),
-            Origin::Map(_) => std::thread::available_parallelism().map_or(1, usize::from),
+            Origin::Reading(reading) => reading.n_readers(n_cores),
+            Origin::Map(_) => n_cores,
         }
     }
 
