@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use tensorhold::{
-    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Request, Result, Selection,
-    Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
+    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Numbered, Request, Result,
+    Selection, Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
 };
 
 use crate::error;
 use crate::index::{self, Asked};
-use crate::making::{Making, make, shape_of};
+use crate::making::{Copied, Making, make, shape_of};
 use crate::spec::TensorSpec;
 use crate::tensors::Maker;
 
@@ -22,7 +22,8 @@ use crate::tensors::Maker;
 pub(crate) struct Wanted<'a> {
     checkpoint: &'a Checkpoint,
     requests: Vec<Request>,
-    given: Vec<(usize, Buffer)>,
+    given: Numbered,
+    copied: HashMap<usize, Copied>,
 }
 
 impl<'a> Wanted<'a> {
@@ -37,7 +38,8 @@ impl<'a> Wanted<'a> {
         Wanted {
             checkpoint,
             requests,
-            given: Vec::new(),
+            given: Numbered::new(),
+            copied: HashMap::new(),
         }
     }
 
@@ -85,7 +87,8 @@ impl<'a> Wanted<'a> {
         self
     }
 
-    /// The same into memory of the caller's, by name: its description, and what keeps it alive.
+    /// The same into memory of the caller's, by name: its description, what keeps it alive, and, if it cannot be filled in place,
+    /// what is to be made and who copies it.
     pub(crate) fn into_given(
         mut self,
         py: Python<'_>,
@@ -102,11 +105,16 @@ impl<'a> Wanted<'a> {
             let Some(item) = given.get_item(name)? else {
                 continue;
             };
-            let (spec, hold) = item.extract::<(Bound<'_, TensorSpec>, Py<PyAny>)>()?;
+            let (spec, hold, copied) = item.extract::<Given<'_>>()?;
             let spec = spec.get();
             check_given(&tensor, request, spec)
                 .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
             request.dtype = Some(spec.dtype);
+            if let Some((framework, copy)) = copied {
+                let maker = Maker::new(py, &framework, None)?;
+                self.copied.insert(number, Copied { maker, copy });
+                continue;
+            }
             ranges.push((spec.data_ptr, spec.data_len as u64));
             // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
             // overlaps, as `refuse_overlap` checks before any is used.
@@ -140,7 +148,11 @@ impl<'a> Wanted<'a> {
         let plan = plan_of(self.checkpoint, self.requests);
         let plan = Arc::new(plan.map_err(|error| error::to_py(py, &error))?);
         let (files, given) = (self.checkpoint.files(), self.given);
-        let mut making = Making::new(&plan, maker, progress);
+        let options = TransferOptions {
+            memory_limit: (!self.copied.is_empty()).then_some(COPIED_BYTES),
+            ..options
+        };
+        let mut making = Making::new(&plan, maker, self.copied, progress);
         let loaded = py.detach(|| {
             Transfer::run_each(
                 Arc::clone(&plan),
@@ -175,6 +187,16 @@ impl<'a> Wanted<'a> {
         })
     }
 }
+
+/// A tensor to fill, as the front end describes it.
+type Given<'py> = (
+    Bound<'py, TensorSpec>,
+    Py<PyAny>,
+    Option<(String, Py<PyAny>)>,
+);
+
+/// So much is read ahead of the copies into tensors that cannot be filled in place: enough to keep all threads at work.
+const COPIED_BYTES: u64 = 128 << 20;
 
 fn plan_of(checkpoint: &Checkpoint, requests: Vec<Request>) -> Result<LoadPlan> {
     let mut plan = checkpoint.plan();

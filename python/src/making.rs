@@ -1,5 +1,7 @@
 //! Tensors out of the buffers of a load, made while others are still being read.
 
+use std::collections::HashMap;
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tensorhold::{Buffer, Error, ErrorKind, LoadPlan, Numbered, Request, Result, TensorInfo};
@@ -17,13 +19,23 @@ pub(crate) struct Making<'a> {
     maker: &'a Maker,
     report: Report,
     made: Vec<Option<Py<PyAny>>>,
+    /// By number in the plan, those that are not kept.
+    copied: HashMap<usize, Copied>,
     raised: Option<PyErr>,
+}
+
+/// What a tensor is for that is copied as soon as it is complete.
+pub(crate) struct Copied {
+    pub(crate) maker: Maker,
+    /// Is called with it.
+    pub(crate) copy: Py<PyAny>,
 }
 
 impl<'a> Making<'a> {
     pub(crate) fn new(
         plan: &'a LoadPlan,
         maker: &'a Maker,
+        copied: HashMap<usize, Copied>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> Making<'a> {
         let mut made = Vec::new();
@@ -33,18 +45,21 @@ impl<'a> Making<'a> {
             plan,
             maker,
             made,
+            copied,
             raised: None,
         }
     }
 
     /// Makes tensors of what is complete, where that is worth it now, and tells how far the load is. What Python raises ends it.
     pub(crate) fn take(&mut self, complete: &mut Numbered, done: u64) -> Result<()> {
-        let (is_due, are_many) = (self.report.is_due(done), complete.len() >= MANY);
-        if !is_due && !are_many {
+        let is_due = self.report.is_due(done);
+        // What waits to be copied keeps others from being read.
+        let are_enough = complete.len() >= MANY || !self.copied.is_empty();
+        if !is_due && !are_enough {
             return Ok(());
         }
         let taken = Python::attach(|py| {
-            if are_many {
+            if are_enough {
                 self.make(py, complete)?;
             }
             match is_due {
@@ -84,7 +99,13 @@ impl<'a> Making<'a> {
         for (number, buffer) in complete.drain(..) {
             let request = &self.plan.requests()[number];
             let tensor = self.plan.tensor(request);
-            self.made[number] = Some(make(py, self.maker, &tensor, request, buffer)?.unbind());
+            let copied = self.copied.get(&number);
+            let maker = copied.map_or(self.maker, |copied| &copied.maker);
+            let made = make(py, maker, &tensor, request, buffer)?;
+            self.made[number] = Some(match copied {
+                Some(Copied { copy, .. }) => copy.call1(py, (made,))?,
+                None => made.unbind(),
+            });
         }
         Ok(())
     }

@@ -272,15 +272,17 @@ class Checkpoint:
     def tensor(self, name: str) -> Any: ...
     def slice(self, name: str) -> TensorSlice: ...
     # Tensors that own their memory, in the order of `names`, or of `keys`, and what was done. A
-    # mapping from names to indices gives parts. `into`: descriptions of dense, writable tensors in
-    # host memory, with what keeps them alive. `progress` is called with the bytes done and the
+    # mapping from names to indices gives parts. `into`: descriptions of writable tensors in host
+    # memory, with what keeps them alive, and, for those that are not dense, the framework of the
+    # tensor that is made, and what copies it. `progress` is called with the bytes done and the
     # bytes in all; what it raises ends the load.
     def load(
         self,
         names: _Names | None,
         device: Any,
         dtype: str | None,
-        into: Mapping[str, tuple[TensorSpec, object]] | None,
+        into: Mapping[str, tuple[TensorSpec, object, tuple[str, Callable[[Any], object]] | None]]
+        | None,
         threads: int | None,
         progress: Callable[[int, int], object] | None,
     ) -> tuple[dict[str, Any], TransferStats]: ...

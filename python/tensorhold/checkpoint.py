@@ -15,7 +15,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from tensorhold import _native
+from tensorhold import _into, _native
 from tensorhold._errors import ArgumentError, InvalidTensorError
 from tensorhold._native import SaveHandle, TensorInfo, TensorSlice
 
@@ -180,8 +180,9 @@ class Checkpoint(Mapping[str, Any]):
             device: Where they are to be, if elsewhere than the checkpoint's device.
             dtype: What floats are cast to while they are read, with the values that PyTorch's
                 cast gives; other types stay what they are.
-            into: Tensors to fill instead of new ones, by name: dense, in host memory, of the same
-                shape. They are given back. Those of another float type are cast to.
+            into: Tensors to fill instead of new ones, by name: in host memory, of the same shape,
+                views with strides among them. They are given back. Those of another float type
+                are cast to.
             threads: How many threads read, if not as many as the file and the machine deserve.
             progress: Called now and then with the bytes done and the bytes in all.
 
@@ -211,9 +212,8 @@ class Checkpoint(Mapping[str, Any]):
                     kind="InvalidArgument",
                     tensor=name,
                 )
-        given = {name: _given(name, tensor) for name, tensor in into.items()}
         tensors, self._stats = self._native.load(
-            wanted, device, _dtype_name(dtype), given, threads, progress
+            wanted, device, _dtype_name(dtype), _into.given(into, _front_end), threads, progress
         )
         tensors.update(into)
         return tensors
@@ -454,28 +454,6 @@ def _dtype_name(dtype: Any) -> str | None:
         return dtype.__name__
     name = getattr(dtype, "name", None)
     return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
-
-
-def _given(name: str, tensor: Any) -> tuple[_native.TensorSpec, object]:
-    """The memory of a tensor that is to be filled."""
-    front_end = _front_end(tensor)
-    describe = None
-    if front_end is not None:
-        describe = getattr(import_module(f"tensorhold.{front_end}"), "_describe_writable", None)
-    if describe is None:
-        raise ArgumentError(
-            f"`{name}` of `into` is {type(tensor)}, which cannot be written to",
-            kind="InvalidArgument",
-            tensor=name,
-        )
-    spec: _native.TensorSpec | None = describe(name, tensor)
-    if spec is None:
-        raise ArgumentError(
-            f"`{name}` of `into` is not dense memory of the host that can be written to",
-            kind="InvalidArgument",
-            tensor=name,
-        )
-    return spec, tensor
 
 
 def _items(

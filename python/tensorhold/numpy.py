@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorhold._errors import DtypeError, InvalidTensorError, SafetensorError
+from tensorhold._into import Place, View, span
 from tensorhold._native import (
     TensorSpec,
     deserialize,
@@ -219,16 +220,23 @@ def _flatten(
     return flattened
 
 
-def _describe_writable(name: str, array: Array) -> TensorSpec | None:
-    """The memory of `array`, if it is dense and writable."""
-    if (
-        not isinstance(array, np.ndarray)
-        or not array.flags.c_contiguous
-        or not array.flags.writeable
-    ):
+def _describe_writable(name: str, array: Array) -> View | None:
+    """The memory of `array`, if it can be written to."""
+    if not isinstance(array, np.ndarray) or not array.flags.writeable:
         return None
-    spec, _ = _describe(name, array)
-    return spec if spec.data_ptr == array.ctypes.data else None
+    # Raises where the format has no such type, or keeps no mask.
+    _describe(name, array.reshape(-1)[:0] if array.flags.c_contiguous else array[..., :0])
+    place = Place(array.ctypes.data, array.shape, array.strides, array.itemsize)
+    first, end = span(place)
+    is_stored_so = array.dtype.name not in _GROUPS and array.dtype.isnative
+    spec = TensorSpec(
+        dtype=array.dtype.name,
+        shape=array.shape,
+        data_ptr=first,
+        data_len=end - first,
+    )
+    is_dense = array.flags.c_contiguous and is_stored_so
+    return View(spec, place, is_dense, lambda made: np.copyto(array, made, casting="equiv"))
 
 
 def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from tensorhold._errors import DtypeError, InvalidTensorError
+from tensorhold._into import Place, View, span
 from tensorhold._native import (
     TensorSpec,
     deserialize,
@@ -556,14 +557,33 @@ def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor
     return spec, dense
 
 
-def _describe_writable(name: str, tensor: torch.Tensor) -> TensorSpec | None:
-    """The memory of `tensor`, if it is dense and the host's."""
+def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:
+    """The memory of `tensor`, if it is the host's."""
     tensor = tensor.detach()
-    is_dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not is_dense or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+    is_host = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not is_host or tensor.is_conj() or tensor.is_neg():
         return None
-    spec, _ = _describe(name, tensor)
-    return spec if spec.data_ptr == tensor.data_ptr() else None
+    # Raises where the format has no such type.
+    _describe(name, tensor.new_empty(0))
+    itemsize = tensor.element_size()
+    strides = tuple(stride * itemsize for stride in tensor.stride())
+    place = Place(tensor.data_ptr(), tuple(tensor.shape), strides, itemsize)
+    first, end = span(place)
+    spec = TensorSpec(
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tuple(tensor.shape),
+        data_ptr=first,
+        data_len=end - first,
+    )
+
+    def fill(made: torch.Tensor) -> None:
+        # PyTorch copies no type of less than a byte.
+        octets = itemsize == 1 and not tensor.dtype.is_complex
+        (tensor.view(torch.uint8) if octets else tensor).copy_(
+            made.view(torch.uint8) if octets else made
+        )
+
+    return View(spec, place, tensor.is_contiguous(), fill)
 
 
 def _flatten_as_ptr(

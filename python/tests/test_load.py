@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tensorhold
 
@@ -146,24 +149,125 @@ def test_given_tensors_are_filled_and_given_back(source: Path) -> None:
 
 def test_tensors_that_cannot_be_filled_are_refused_untouched(source: Path) -> None:
     same = torch.zeros(1200, 900)
+    wide = torch.zeros(1200, 1000)
+    pairs = torch.zeros(2000, 2, 333)
     frozen = np.zeros(1000, np.int64)
     frozen.flags.writeable = False
     refused: list[tuple[dict[str, Any], str]] = [
         ({"embed": torch.zeros(900, 1200)}, r"has shape \[900, 1200\], not \[1200, 900\]"),
-        ({"embed": torch.zeros(900, 1200).T}, "is not dense memory of the host"),
+        ({"embed": torch.zeros(900, 1200).T[:, :9]}, r"has shape \[1200, 9\], not"),
+        ({"embed": torch.zeros(1200, 1).expand(1200, 900)}, "more than one element in a single"),
+        ({"embed": torch.zeros(9000).as_strided((1200, 900), (2, 1))}, "more than one element"),
+        ({"embed": np.broadcast_to(np.float32(0), (1200, 900))}, "not memory of the host"),
         ({"embed": torch.zeros(1200, 900, dtype=torch.int32)}, "to which F32 cannot be cast"),
-        ({"ids": torch.zeros(1000, device="meta")}, "is not dense memory of the host"),
-        ({"ids": frozen}, "is not dense memory of the host"),
+        ({"ids": torch.zeros(1000, device="meta")}, "is not memory of the host"),
+        ({"ids": frozen}, "is not memory of the host"),
         ({"ids": [0] * 1000}, "cannot be written to"),
         ({"nothing": same}, "which is not to be loaded"),
-        ({"embed": same, "half": same.view(torch.float16)[:700, :64]}, "dense"),
+        ({"embed": same, "half": same.view(torch.float16)[:700, :64]}, "share memory"),
+        ({"brain": pairs[:, 0], "embed": pairs[:1200, 1, :].flip(0)[:, 0:0]}, "has shape"),
+        ({"embed": wide[:, 5:905], "scalar": wide[3, 904]}, "share memory: `embed` and `scalar`"),
+        ({"embed": wide[:, 5:905], "half": wide[100:800, 840:904]}, "share memory"),
         ({"embed": same, "scalar": same[0, 0]}, "share memory"),
     ]
     with tensorhold.open(source) as checkpoint:
         for into, message in refused:
             with pytest.raises(ValueError, match=message):
                 checkpoint.load(into=into)
-    assert not same.any()
+    assert not same.any() and not wide.any() and not pairs.any()
+
+
+@pytest.mark.parametrize("framework", ["pt", "np"])
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_views_are_filled_and_what_lies_between_stays(
+    source: Path, framework: str, threads: int | None
+) -> None:
+    fused = torch.full((1200, 2000), -7.0)
+    ids = np.full((1000, 3), -7, ">i8")
+    brain = torch.full((333, 2, 2000), -7, dtype=torch.bfloat16)
+    eighth = torch.full((64, 65), 0x77, dtype=torch.uint8)
+    into = {
+        "embed": fused[:, 50:950],
+        # Between the columns of another, and dense.
+        "half": fused[:700, 1000:1064],
+        "scalar": fused[3, 960],
+        "ids": ids[::-1, 1],
+        "brain": brain[:, 1].T,
+        "eighth": eighth.view(torch.float8_e4m3fn)[:, 1:],
+        "flags": np.zeros((2, 2), bool)[:, 0],
+    }
+    with tensorhold.open(source, framework=framework) as checkpoint:
+        loaded = checkpoint.load(list(into), into=into, threads=threads)
+    assert list(loaded) == list(into)
+    assert all(loaded[name] is tensor for name, tensor in into.items())
+    expected = torch.full((1200, 2000), -7.0)
+    expected[:, 50:950] = TENSORS["embed"]
+    expected[:700, 1000:1064] = TENSORS["half"].float()
+    expected[3, 960] = TENSORS["scalar"]
+    assert torch.equal(fused, expected)
+    assert np.array_equal(ids[::-1, 1], TENSORS["ids"].numpy())
+    assert (ids[:, ::2] == -7).all()
+    assert equal(brain[:, 1].T, TENSORS["brain"])
+    assert (brain[:, 0] == -7).all()
+    assert equal(eighth[:, 1:].contiguous().view(torch.float8_e4m3fn), TENSORS["eighth"])
+    assert (eighth[:, 0] == 0x77).all()
+    assert into["flags"].tolist() == TENSORS["flags"].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_view_is_filled_alone(data: st.DataObject, tmp_path_factory: Any) -> None:
+    shape = data.draw(st.lists(st.integers(0, 5), max_size=3).map(tuple))
+    number = st.sampled_from([np.float32, np.float16, np.float64])
+    stored = data.draw(number)
+    values = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(stored)
+    path = tmp_path_factory.mktemp("views") / "x.safetensors"
+    tensorhold.save({"x": values}, path, durability="none")
+
+    order = data.draw(st.permutations(range(len(shape))))
+    steps = [data.draw(st.sampled_from([1, 2, 3])) for _ in shape]
+    starts = [data.draw(st.integers(0, 2)) for _ in shape]
+    larger = np.full(
+        [starts[axis] + shape[axis] * steps[axis] for axis in order], -1, data.draw(number)
+    )
+    index = tuple(
+        slice(starts[axis], starts[axis] + shape[axis] * steps[axis], steps[axis]) for axis in order
+    )
+    is_torch = data.draw(st.booleans())
+    owner: Any = torch.from_numpy(larger) if is_torch else larger
+    back = [order.index(axis) for axis in range(len(shape))]
+    part = owner[(*index, ...)]
+    view = part.permute(back) if is_torch else part.transpose(back)
+    with tensorhold.open(path, framework=data.draw(st.sampled_from(["pt", "np"]))) as checkpoint:
+        assert checkpoint.load(into={"x": view})["x"] is view
+
+    expected = np.full(larger.shape, -1, larger.dtype)
+    expected[index] = values.transpose(order).astype(larger.dtype)
+    np.testing.assert_array_equal(larger, expected)
+
+
+def test_what_views_are_filled_from_is_held_for_a_moment(tmp_path: Path) -> None:
+    n, rows, columns = 40, 1024, 2048
+    pairs = ((f"x{number}", torch.full((rows, columns), float(number))) for number in range(n))
+    tensorhold.save(pairs, tmp_path / "x.safetensors", durability="none")
+    fused = torch.ones(rows, n * columns)
+    into = {f"x{number}": fused[:, number * columns :][:, :columns] for number in range(n)}
+    tensorhold.empty_cache()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tensorhold.open(tmp_path / "x.safetensors", backend="pread") as checkpoint:
+        checkpoint.load(into=into)
+    assert all((into[f"x{number}"] == number).all() for number in range(n))
+    # A second copy of all would be 320 MiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_a_part_of_a_tensor_goes_into_a_view(source: Path) -> None:
+    half = torch.zeros(2400, 500, dtype=torch.bfloat16)
+    into = {"embed": half[::2, 25:475]}
+    with tensorhold.open(source) as checkpoint:
+        checkpoint.load({"embed": np.s_[:, ::2]}, into=into)
+    assert equal(half[::2, 25:475], TENSORS["embed"][:, ::2].bfloat16())
+    assert not half[1::2].any() and not half[:, :25].any() and not half[:, 475:].any()
 
 
 @pytest.mark.parametrize("memory_limit", [1, "500kB", "1GiB"])
