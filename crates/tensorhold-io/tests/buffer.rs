@@ -165,3 +165,12 @@ fn a_dropped_large_buffer_is_recycled() {
     assert_eq!(release_pool(), 10 << 20);
     assert_eq!(release_pool(), 0);
 }
+
+#[cfg(unix)]
+#[test]
+fn memory_of_which_pages_were_given_back_is_not_recycled() {
+    release_pool();
+    let buffers = Buffer::allocate_many(&[1 << 20; 8]).unwrap();
+    drop(buffers);
+    assert_eq!(release_pool(), 0);
+}

@@ -24,6 +24,8 @@ pub(super) struct Region {
 enum Origin {
     /// Mapped pages, which are recycled.
     Pages,
+    /// Mapped pages, some of which were given back: in their place there would be small ones.
+    TornPages,
     /// Of Rust's allocator, at `ALIGNMENT`.
     Heap,
     /// Taken by another region, or by the pool.
@@ -55,7 +57,14 @@ impl Region {
 
     /// Whether pages can be given back one by one.
     pub(super) fn is_pages(&self) -> bool {
-        self.origin == Origin::Pages
+        matches!(self.origin, Origin::Pages | Origin::TornPages)
+    }
+
+    /// Keeps the region from being recycled, once pages of it were given back.
+    pub(super) fn tear(&mut self) {
+        if self.is_pages() {
+            self.origin = Origin::TornPages;
+        }
     }
 
     /// Frees the memory, past the pool.
@@ -69,7 +78,9 @@ impl Region {
     unsafe fn release(&mut self) {
         match std::mem::replace(&mut self.origin, Origin::Moved) {
             // SAFETY: the pages were mapped by `map` with this capacity, and the caller vouches that they are used no more.
-            Origin::Pages => unsafe { platform::unmap_memory(self.start, self.capacity) },
+            Origin::Pages | Origin::TornPages => unsafe {
+                platform::unmap_memory(self.start, self.capacity);
+            },
             Origin::Heap => {
                 let layout = Layout::from_size_align(self.capacity, ALIGNMENT);
                 // SAFETY: `heap` allocated it with this very layout, and the caller vouches that it is used no more.

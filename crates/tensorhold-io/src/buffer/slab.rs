@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tensorhold_core::Result;
 
@@ -18,7 +19,11 @@ const ALONE_BYTES: usize = 16 << 20;
 
 /// Memory of several buffers, each with a stretch of its own.
 #[derive(Debug)]
-pub(super) struct Slab(Region);
+pub(super) struct Slab {
+    region: Region,
+    /// Whether pages of it were given back.
+    is_torn: AtomicBool,
+}
 
 impl Slab {
     /// Gives whole pages of the stretch back to the system.
@@ -28,10 +33,20 @@ impl Slab {
     pub(super) unsafe fn discard(&self, start: NonNull<u8>, len: usize) {
         let first = start.align_offset(PAGES_BYTES);
         let n_bytes = len.saturating_sub(first) / PAGES_BYTES * PAGES_BYTES;
-        if n_bytes > 0 && self.0.is_pages() {
+        if n_bytes > 0 && self.region.is_pages() {
+            // Whoever drops the slab sees it: letting go of the `Arc` orders it before.
+            self.is_torn.store(true, Ordering::Relaxed);
             // SAFETY: the pages lie wholly inside the stretch, which the caller vouches for; they are mapped, as the
             // region says, and read as zero from now on, which is an initialized value.
             unsafe { platform::discard_memory(start.add(first), n_bytes) };
+        }
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        if *self.is_torn.get_mut() {
+            self.region.tear();
         }
     }
 }
@@ -66,7 +81,10 @@ fn share(buffers: &mut Vec<Buffer>, sizes_bytes: &[u64], total_bytes: usize) -> 
         return Ok(());
     }
     let region = Region::allocate(total_bytes).ok_or_else(|| no_memory(total_bytes as u64))?;
-    let slab = Arc::new(Slab(region));
+    let slab = Arc::new(Slab {
+        region,
+        is_torn: AtomicBool::new(false),
+    });
     let mut offset = 0;
     for size_bytes in sizes_bytes {
         let len = length(*size_bytes)?;
@@ -80,10 +98,13 @@ fn piece(slab: &Arc<Slab>, range: Range<usize>) -> Buffer {
     if range.is_empty() {
         return Buffer::empty();
     }
-    assert!(range.end <= slab.0.capacity(), "the slab holds its pieces");
+    assert!(
+        range.end <= slab.region.capacity(),
+        "the slab holds its pieces"
+    );
     Buffer {
         // SAFETY: the range lies inside the region, as was just checked, which is one allocation.
-        start: unsafe { slab.0.start().add(range.start) },
+        start: unsafe { slab.region.start().add(range.start) },
         len: range.len(),
         owner: Owner::Slab(Arc::clone(slab)),
     }
