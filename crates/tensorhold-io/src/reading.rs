@@ -84,7 +84,12 @@ pub struct Wanted {
 impl Wanted {
     /// Whether a read or two bring it, which are over before anything was found out about the file.
     fn is_short(&self) -> bool {
-        self.n_bytes < SHORT_BYTES && self.n_bytes >= self.span.len() / 2
+        self.n_bytes < SHORT_BYTES && !self.is_sparse()
+    }
+
+    /// Whether most bytes between the wanted ones are not.
+    fn is_sparse(&self) -> bool {
+        self.n_bytes < self.span.len() / 2
     }
 }
 
@@ -94,6 +99,7 @@ pub struct Reading {
     file: Arc<Pread>,
     method: Method,
     is_network: bool,
+    is_sparse: bool,
     calls: &'static Calls,
 }
 
@@ -142,6 +148,7 @@ impl Reading {
             file: Arc::clone(file),
             method: method.unwrap_or(Method::Buffered),
             is_network,
+            is_sparse: wanted.is_sparse(),
             calls,
         }
     }
@@ -168,10 +175,16 @@ impl Reading {
         }
     }
 
-    /// Whether each thread should read one contiguous stretch, as the page cache reads ahead for each.
+    /// Whether each thread should read one contiguous stretch: because the page cache reads ahead for each, or because what is
+    /// taken from neighbouring places is so little that it comes to lie in the same huge page, which the system
+    /// would clear for each of two threads that are the first to touch it.
     #[must_use]
     pub fn wants_contiguous(&self) -> bool {
-        self.way() == Way::Buffered && !self.is_network
+        match self.way() {
+            Way::Buffered => !self.is_network,
+            Way::Copied => self.is_sparse,
+            Way::Mapped | Way::Direct => false,
+        }
     }
 
     fn read_buffered(&self, position: u64, into: &mut [u8]) -> Result<()> {

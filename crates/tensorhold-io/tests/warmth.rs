@@ -136,6 +136,30 @@ fn warm_bytes_are_shown_in_place_and_cold_ones_are_not_read_for_it() {
 }
 
 #[test]
+fn bytes_are_shown_again_after_their_pages_were_let_go() {
+    let bytes = pattern(16 << 20);
+    let (_folder, file) = warm_file(&bytes);
+    let reading = auto(&file);
+    for round in 0..20 {
+        for start in [0, 6_000_001] {
+            let expected = &bytes[start + round..start + 9_000_000];
+            let range = ByteRange::new((start + round) as u64, (start + 9_000_000) as u64);
+            let shown = reading.with_bytes(range, &mut |shown| assert!(*shown == *expected));
+            shown.unwrap();
+        }
+    }
+}
+
+#[test]
+fn threads_that_take_little_of_a_warm_file_have_stretches_of_their_own() {
+    let (_folder, file) = warm_file(&pattern(16 << 20));
+    let little = Reading::new(&file, None, Access::Auto, wanted(&file, 2 << 20));
+    assert_eq!(little.wants_contiguous(), little.way() == Way::Copied);
+    let most = Reading::new(&file, None, Access::Auto, wanted(&file, 12 << 20));
+    assert!(!most.wants_contiguous() || most.way() == Way::Buffered);
+}
+
+#[test]
 fn a_file_that_is_open_for_writing_is_read_all_the_same() {
     let bytes = pattern(4 << 20);
     let (folder, file) = warm_file(&bytes);

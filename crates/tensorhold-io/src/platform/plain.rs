@@ -55,4 +55,4 @@ pub(crate) fn populate(_bytes: &[u8]) -> io::Result<()> {
 
 /// # Safety
 /// None is needed; it has the contract of the systems that do it.
-pub(crate) unsafe fn forget(_bytes: &[u8]) {}
+pub(crate) unsafe fn forget(_start: *const u8, _len: usize) {}

@@ -4,6 +4,8 @@
 //! So each use holds a lease: who wants to cut the file waits until the use is over.
 
 use std::fs::File;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -21,6 +23,12 @@ pub(super) const MIN_COPY_BYTES: usize = 1 << 20;
 /// As [`MIN_COPY_BYTES`], against reading bytes of which only some are wanted.
 const MIN_SHOW_BYTES: u64 = 64 << 10;
 
+/// So much may be shown before its pages are let go of: little beside a machine's memory, where the system wants them back.
+const FORGET_BYTES: usize = 256 << 20;
+
+/// What is no further apart is let go of together.
+const CLOSE_BYTES: usize = 2 << 20;
+
 #[derive(Debug)]
 pub(super) struct Warm {
     lease: Lease,
@@ -28,6 +36,8 @@ pub(super) struct Warm {
     /// Which of [`ALL`] is fastest depends on what cannot be asked: how large the pages are that the cache holds the file in,
     /// and whether the destination was touched before.
     speeds: Speeds<{ ALL.len() }>,
+    /// What was shown and still has its pages in the tables.
+    shown: Mutex<Vec<Range<usize>>>,
     calls: &'static Calls,
 }
 
@@ -46,6 +56,7 @@ impl Warm {
             lease,
             map,
             speeds: Speeds::default(),
+            shown: Mutex::default(),
             calls,
         };
         warm.lease.hold(0)?;
@@ -105,9 +116,27 @@ impl Warm {
             return false;
         }
         use_(bytes);
-        // SAFETY: the map is a whole file's, and read-only.
-        unsafe { platform::forget(bytes) };
+        self.forget_in_time(start..end);
         true
+    }
+
+    /// Lets go of what was shown once it is much: taking pages from the tables interrupts the other threads, however few they are.
+    fn forget_in_time(&self, shown: Range<usize>) {
+        let mut waiting = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(shown);
+        if waiting.iter().map(Range::len).sum::<usize>() < FORGET_BYTES {
+            return;
+        }
+        let mut all = std::mem::take(&mut *waiting);
+        drop(waiting);
+        all.sort_unstable_by_key(|range| range.start);
+        for close in all.chunk_by(|a, b| b.start.saturating_sub(a.end) <= CLOSE_BYTES) {
+            let start = close[0].start;
+            let end = close.iter().map(|range| range.end).max().unwrap_or(start);
+            // SAFETY: the range lies in the map, which is a whole file's and read-only. Who reads there meanwhile finds the
+            // same bytes again.
+            unsafe { platform::forget(self.map.as_ptr().wrapping_add(start), end - start) };
+        }
     }
 }
 

@@ -182,25 +182,31 @@ fn control(descriptor: RawFd, what: libc::c_int, with: libc::c_int) -> io::Resul
 /// Makes the pages of `bytes`, part of a map of a file, ready to be read without a fault.
 pub(crate) fn populate(bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the advice changes no byte, and the pages are those of a slice that is alive.
-    unsafe { advise(bytes, Advice::LinuxPopulateRead) }
+    unsafe {
+        advise(
+            bytes.as_ptr().cast_mut(),
+            bytes.len(),
+            Advice::LinuxPopulateRead,
+        )
+    }
 }
 
-/// Lets go of the pages of `bytes`, which stay in the page cache.
+/// Lets go of the pages of the `len` bytes from `start` on, which stay in the page cache.
 ///
 /// # Safety
-/// `bytes` lies in a read-only map of a file, with whole pages.
-pub(crate) unsafe fn forget(bytes: &[u8]) {
+/// The bytes lie in a read-only map of a file, with whole pages.
+pub(crate) unsafe fn forget(start: *const u8, len: usize) {
     // SAFETY: a read-only map has no changes to lose, so that its bytes are read from the file again.
-    let _ = unsafe { advise(bytes, Advice::LinuxDontNeed) };
+    let _ = unsafe { advise(start, len, Advice::LinuxDontNeed) };
 }
 
 /// # Safety
-/// As for `madvise` with the whole pages that hold `bytes`.
-unsafe fn advise(bytes: &[u8], advice: Advice) -> io::Result<()> {
-    let before = bytes.as_ptr().addr() % rustix::param::page_size();
-    let first = bytes.as_ptr().wrapping_sub(before).cast_mut().cast();
+/// As for `madvise` with the whole pages that hold the `len` bytes from `start` on.
+unsafe fn advise(start: *const u8, len: usize, advice: Advice) -> io::Result<()> {
+    let before = start.addr() % rustix::param::page_size();
+    let first = start.wrapping_sub(before).cast_mut().cast();
     // SAFETY: as the caller vouches.
-    Ok(unsafe { rustix::mm::madvise(first, bytes.len() + before, advice) }?)
+    Ok(unsafe { rustix::mm::madvise(first, len + before, advice) }?)
 }
 
 #[cfg(all(test, not(target_os = "android")))]
