@@ -42,4 +42,4 @@ pub use map::Map;
 pub use memory::available_memory;
 pub use open::{FileIdentity, identity, is_network, open_regular};
 pub use pread::Pread;
-pub use reading::{Access, Reading, Wanted, Way};
+pub use reading::{Access, Reading, Wanted, Way, fetch};

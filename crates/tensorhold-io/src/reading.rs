@@ -22,6 +22,8 @@ use warm::{Copying, MIN_COPY_BYTES, Warm};
 
 use crate::{Map, Pread, is_network, platform};
 
+pub use copy::fetch;
+
 /// How a caller wants its bytes read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Access {

@@ -3,8 +3,14 @@
 use super::Selection;
 use super::runs::Starts;
 
-/// Fills `into` from `bytes`, which begin at the tensor's byte `base`.
-pub(super) fn gather(selection: &Selection, bytes: &[u8], base: u64, into: &mut [u8]) {
+/// Fills `into` from `bytes`, which begin at the tensor's byte `base`. `announce` is told what is copied soon.
+pub(super) fn gather(
+    selection: &Selection,
+    bytes: &[u8],
+    base: u64,
+    into: &mut [u8],
+    announce: impl Fn(&[u8]),
+) {
     assert_eq!(
         into.len() as u64,
         selection.size_bytes,
@@ -12,13 +18,19 @@ pub(super) fn gather(selection: &Selection, bytes: &[u8], base: u64, into: &mut 
     );
     if selection.run == 0 {
     } else if selection.is_byte_aligned() {
-        gather_bytes(selection, bytes, base, into);
+        gather_bytes(selection, bytes, base, into, announce);
     } else {
         gather_bits(selection, bytes, base, into);
     }
 }
 
-fn gather_bytes(selection: &Selection, bytes: &[u8], base: u64, into: &mut [u8]) {
+fn gather_bytes(
+    selection: &Selection,
+    bytes: &[u8],
+    base: u64,
+    into: &mut [u8],
+    announce: impl Fn(&[u8]),
+) {
     let width_bits = u64::from(selection.dtype.width_bits());
     let in_bytes = |n_elements: u64| -> usize {
         usize::try_from(n_elements * width_bits / 8).expect("it lies within `bytes`")
@@ -36,7 +48,12 @@ fn gather_bytes(selection: &Selection, bytes: &[u8], base: u64, into: &mut [u8])
     };
     let line = in_bytes(inner.count * selection.run);
     for (start, into) in Starts::new(selection.start, outer).zip(into.chunks_exact_mut(line)) {
-        gather_line(bytes, in_bytes(start) - base, stride, run, into);
+        let start = in_bytes(start) - base;
+        if stride.is_far(run) {
+            gather_far_line(bytes, start, stride.size, run, into, &announce);
+        } else {
+            gather_line(bytes, start, stride, run, into);
+        }
     }
 }
 
@@ -44,6 +61,45 @@ fn gather_bytes(selection: &Selection, bytes: &[u8], base: u64, into: &mut [u8])
 struct Stride {
     size: usize,
     is_backwards: bool,
+}
+
+/// Within half a page processors see by themselves what comes next.
+const FAR_BYTES: usize = 2048;
+
+/// In longer runs, too, but for the first bytes, which hardly count there.
+const LONG_BYTES: usize = 8 << 10;
+
+/// So much is announced before it is copied: what can be on its way from the memory at once, and little beside a cache.
+const AHEAD_BYTES: usize = 16 << 10;
+
+/// However short, so many runs are announced before they are copied.
+const MAX_AHEAD: usize = 32;
+
+impl Stride {
+    fn is_far(self, run: usize) -> bool {
+        let is_far = self.size - run.min(self.size) >= FAR_BYTES;
+        is_far && run <= LONG_BYTES && !self.is_backwards
+    }
+}
+
+/// As [`gather_line`], of runs that lie far apart.
+fn gather_far_line(
+    bytes: &[u8],
+    start: usize,
+    stride: usize,
+    run: usize,
+    into: &mut [u8],
+    announce: &impl Fn(&[u8]),
+) {
+    let n_ahead = (AHEAD_BYTES / run).min(MAX_AHEAD);
+    let steps = bytes[start..].chunks(stride).take(into.len() / run);
+    let mut later = steps.clone().skip(n_ahead);
+    for (to, step) in into.chunks_exact_mut(run).zip(steps) {
+        if let Some(later) = later.next() {
+            announce(&later[..run.min(later.len())]);
+        }
+        to.copy_from_slice(&step[..run]);
+    }
 }
 
 /// One round of the innermost loop: runs of `run` bytes, `stride` apart. The common sizes are spelt

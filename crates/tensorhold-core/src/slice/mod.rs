@@ -247,7 +247,7 @@ impl Selection {
             self.tensor_bytes,
             "the tensor has another size"
         );
-        gather::gather(self, tensor, 0, into);
+        gather::gather(self, tensor, 0, into, |_| {});
     }
 
     /// Copies the selection out of those bytes of the tensor that [`span`](Selection::span) names.
@@ -255,8 +255,17 @@ impl Selection {
     /// # Panics
     /// If `span` or `into` has not the size of the span or of the result.
     pub fn gather_span(&self, span: &[u8], into: &mut [u8]) {
+        self.gather_span_announced(span, into, |_| {});
+    }
+
+    /// As [`gather_span`](Selection::gather_span). `announce` is given bytes that are copied a little later, where they lie so far
+    /// apart that a processor does not expect them: it can fetch them from the memory meanwhile.
+    ///
+    /// # Panics
+    /// If `span` or `into` has not the size of the span or of the result.
+    pub fn gather_span_announced(&self, span: &[u8], into: &mut [u8], announce: impl Fn(&[u8])) {
         let range = self.span();
         assert_eq!(span.len() as u64, range.len(), "the span has another size");
-        gather::gather(self, span, range.start, into);
+        gather::gather(self, span, range.start, into, announce);
     }
 }

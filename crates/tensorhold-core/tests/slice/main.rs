@@ -4,6 +4,8 @@
 
 mod naive;
 
+use std::cell::RefCell;
+
 use proptest::prelude::*;
 use tensorhold_core::{Bounds, ByteRange, Dtype, Error, ErrorKind, Index, Selection};
 
@@ -345,6 +347,36 @@ fn any_tensor() -> impl Strategy<Value = (Dtype, Vec<u64>, Vec<u8>)> {
             let bytes = proptest::collection::vec(any::<u8>(), n_bits.div_ceil(8) as usize);
             (Just(dtype), Just(shape), bytes)
         })
+}
+
+#[test]
+fn what_lies_far_apart_is_announced_before_it_is_copied() {
+    let tensor: Vec<u8> = (0..90_u32 * 5000).map(|at| (at / 3) as u8).collect();
+    for (width, step) in [(1, 1), (700, 1), (5000, 7)] {
+        let index = [
+            range(None, None, Some(step)),
+            range(Some(40), Some(40 + width), None),
+        ];
+        let selection = resolve(&[90, 5000], &index);
+        let mut expected = vec![0; selection.size_bytes() as usize];
+        selection.gather(&tensor, &mut expected);
+
+        let span = selection.span();
+        let span = &tensor[span.start as usize..span.end as usize];
+        let announced = RefCell::new(Vec::new());
+        let mut into = vec![0; expected.len()];
+        selection.gather_span_announced(span, &mut into, |bytes| {
+            announced.borrow_mut().extend_from_slice(bytes);
+        });
+        assert!(into == expected);
+        let announced = announced.into_inner();
+        assert!(!announced.is_empty() && expected.ends_with(&announced));
+    }
+    let near = resolve(&[90, 5000], &[Index::ALL, range(None, None, Some(2))]);
+    let span = near.span();
+    let span = &tensor[span.start as usize..span.end as usize];
+    let mut into = vec![0; near.size_bytes() as usize];
+    near.gather_span_announced(span, &mut into, |_| panic!("the processor knows"));
 }
 
 proptest! {

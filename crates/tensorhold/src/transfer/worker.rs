@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
-use tensorhold_io::{Buffer, Part};
+use tensorhold_io::{Buffer, Part, fetch};
 use tensorhold_quant::cast;
 
 use super::counters::Counters;
@@ -187,12 +187,12 @@ fn take_apart(
         let from = || plan.tensor(&plan.requests()[piece.request]).dtype;
         match (&piece.selection, piece.cast) {
             (None, None) => into.copy_from_slice(span),
-            (Some(selection), None) => selection.gather_span(span, into),
+            (Some(selection), None) => selection.gather_span_announced(span, into, fetch),
             (None, Some(to)) => cast(from(), span, to, into)?,
             (Some(selection), Some(to)) => {
                 let size = usize::try_from(selection.size_bytes());
                 gathered.resize(size.expect("it is no larger than its span"), 0);
-                selection.gather_span(span, &mut gathered);
+                selection.gather_span_announced(span, &mut gathered, fetch);
                 cast(from(), &gathered, to, into)?;
             }
         }
