@@ -11,7 +11,7 @@ SECONDS_EACH ?= 30
 SOURCES := $(shell find crates python -name '*.rs' -o -name 'Cargo.toml' -o -path 'python/tensorhold/*' -name '*.py*' | grep -v '/target/\|\.pyc') Cargo.toml Cargo.lock python/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-candle test-python model lint fuzz bench docs wheel clean
+.PHONY: help demo test test-rust test-candle test-python double model lint fuzz bench docs wheel clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,15 @@ test-python: $(VENV)/.test $(VENV)/.wheel
 	$(BIN)/python -m pytest python/tests
 	$(BIN)/python testdata/check_reference.py
 	$(BIN)/python python/tests/upstream/run.py
+
+# Each copy's name says which runtime it stands for.
+double: ## Builds the stand-in for the CUDA and HIP runtimes and prints its paths
+	@cargo build --quiet --release --package tensorhold-double
+	@mkdir -p target/double
+	@for runtime in cuda hip; do \
+		cp target/release/libtensorhold_double.so target/double/libtensorhold_double_$$runtime.so && \
+		echo $(CURDIR)/target/double/libtensorhold_double_$$runtime.so || exit 1; \
+	done
 
 # With a target folder of its own, as the flag would have everything else compiled anew.
 model: ## Checks the hand-over between threads in every order that they can run in

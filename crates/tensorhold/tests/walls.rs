@@ -71,3 +71,9 @@ fn the_core_opens_no_file_and_has_no_unsafe_code() {
     let lib = fs::read_to_string(lib).unwrap();
     assert!(lib.contains("#![no_std]") && lib.contains("#![forbid(unsafe_code)]"));
 }
+
+#[test]
+fn the_double_of_the_runtimes_uses_nothing_of_ours() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tensorhold-double/Cargo.toml");
+    assert_eq!(edges(&manifest), []);
+}
