@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -576,14 +577,22 @@ def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:
         data_len=end - first,
     )
 
-    def fill(made: torch.Tensor) -> None:
-        # PyTorch copies no type of less than a byte.
-        octets = itemsize == 1 and not tensor.dtype.is_complex
-        (tensor.view(torch.uint8) if octets else tensor).copy_(
-            made.view(torch.uint8) if octets else made
-        )
+    return View(spec, place, tensor.is_contiguous(), lambda made: _fill(tensor, made))
 
-    return View(spec, place, tensor.is_contiguous(), fill)
+
+# Words of all sizes that an element can have; bits are copied, so any type will do.
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _fill(tensor: torch.Tensor, made: torch.Tensor) -> None:
+    word = _WORDS[tensor.element_size()]
+    tensor, made = tensor.view(word), made.view(word)
+    try:
+        # PyTorch's threads would spin while they wait for processors that the engine's are using.
+        import_module("numpy").copyto(tensor.numpy(), made.numpy())
+    except (ImportError, RuntimeError):
+        # There is no NumPy beside this PyTorch.
+        tensor.copy_(made)
 
 
 def _flatten_as_ptr(
