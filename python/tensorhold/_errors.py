@@ -98,6 +98,10 @@ class OutOfMemoryError(SafetensorError, MemoryError):
     """There is no memory for a tensor."""
 
 
+class DeviceError(SafetensorError, RuntimeError):
+    """A device, or the runtime that it is used by, is not there or refused."""
+
+
 _CLASSES: dict[str, type[SafetensorError]] = {
     "TensorNotFound": TensorNotFoundError,
     "InvalidSlice": SliceError,
@@ -112,6 +116,7 @@ _CLASSES: dict[str, type[SafetensorError]] = {
     "Truncated": SourceError,
     "Io": SourceError,
     "NoMemory": OutOfMemoryError,
+    "Device": DeviceError,
 } | dict.fromkeys(
     (
         "HeaderTooSmall",

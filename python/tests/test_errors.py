@@ -27,6 +27,7 @@ BUILTINS = {
     "Truncated": OSError,
     "Io": OSError,
     "NoMemory": MemoryError,
+    "Device": RuntimeError,
 }
 
 

@@ -65,6 +65,8 @@ pub enum ErrorKind {
     Closed,
     /// There is no memory for the bytes that were asked for.
     NoMemory,
+    /// A device, or the runtime that it is used by, is not there or refused.
+    Device,
     /// Whoever asked for it wants it no more.
     Interrupted,
     /// Any other refusal of the operating system.

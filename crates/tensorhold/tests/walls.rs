@@ -9,7 +9,8 @@ use std::path::Path;
 use toml_edit::DocumentMut;
 
 /// Every edge between our crates that may be, besides those to `tensorhold-core`, which all may use.
-const ALLOWED: [(&str, &str); 6] = [
+const ALLOWED: [(&str, &str); 7] = [
+    ("tensorhold", "tensorhold-device"),
     ("tensorhold", "tensorhold-io"),
     ("tensorhold", "tensorhold-quant"),
     ("tensorhold-cli", "tensorhold"),

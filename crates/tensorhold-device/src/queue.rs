@@ -1,0 +1,116 @@
+//! The copies of one transfer to one device.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tensorhold_core::{Error, ErrorKind, Result};
+
+use crate::buffer::{DeviceBuffer, allocate};
+use crate::device::Device;
+use crate::stream::{self, Event, Stream};
+
+/// A stream of the framework that the bytes are for, by its `cudaStream_t` or `hipStream_t`; 0 is the default stream of
+/// the device.
+pub type RawStream = usize;
+
+/// Two streams ("lanes") of one device, for the copies of one transfer. Neither waits for any other stream unless it is
+/// told to.
+pub struct CopyQueue {
+    device: Device,
+    lanes: [Stream; CopyQueue::N_LANES],
+    /// Recorded again each time, by whoever has the lock.
+    marker: Mutex<Event>,
+}
+
+impl CopyQueue {
+    /// How many streams it has: two, so that one is never idle while the next copy is submitted.
+    pub const N_LANES: usize = 2;
+
+    /// A queue for copies to `device`.
+    ///
+    /// # Errors
+    /// `Device` or `NoMemory` as the runtime says, or after a fork.
+    pub fn new(device: Device) -> Result<Arc<CopyQueue>> {
+        Ok(Arc::new(CopyQueue {
+            device,
+            lanes: [Stream::new(device)?, Stream::new(device)?],
+            marker: Mutex::new(Event::new(device)?),
+        }))
+    }
+
+    /// Lets copies that are submitted from now on begin after what `consumer` has been given until now: memory from
+    /// an allocator that goes by streams may still be in use by it.
+    ///
+    /// # Errors
+    /// `Device` as the runtime says; copies must not be submitted then.
+    pub fn begin_after(&self, consumer: RawStream) -> Result<()> {
+        let marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        let marker = marker.handle();
+        let lanes = self.lanes.each_ref().map(Stream::handle);
+        self.device
+            // SAFETY: event and lanes live as long as the queue, the lock is held, and the caller gave a stream of the device.
+            .with(|functions| unsafe { stream::chain(functions, marker, consumer, &lanes) })
+    }
+
+    /// Lets what `consumer` is given from now on come after all copies that were submitted until now. The host does
+    /// not wait.
+    ///
+    /// # Errors
+    /// `Device` as the runtime says; the bytes must not be used then before [`synchronize`](CopyQueue::synchronize).
+    pub fn signal(&self, consumer: RawStream) -> Result<()> {
+        let marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
+        let marker = marker.handle();
+        let lanes = self.lanes.each_ref().map(Stream::handle);
+        self.device.with(|functions| {
+            for lane in lanes {
+                // SAFETY: event and lanes live as long as the queue, the lock is held, and the caller gave a stream of
+                // the device.
+                unsafe { stream::chain(functions, marker, lane, &[consumer]) }?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits for all copies that were submitted until now.
+    ///
+    /// # Errors
+    /// `Device` as the runtime says, be it for an earlier copy.
+    pub fn synchronize(&self) -> Result<()> {
+        self.lanes.iter().try_for_each(Stream::synchronize)
+    }
+
+    /// The device that the copies go to.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// `size_bytes` bytes of the device, from the runtime itself, at a multiple of 256.
+    ///
+    /// # Errors
+    /// `NoMemory` where the device has not so much, with what it has; `Device` as the runtime says, or after a fork.
+    pub fn allocate(self: &Arc<CopyQueue>, size_bytes: u64) -> Result<DeviceBuffer> {
+        allocate(self, size_bytes)
+    }
+
+    /// Waits for all copies; `false` where nobody can say that they are done.
+    pub(crate) fn settle(&self) -> bool {
+        self.lanes.iter().all(Stream::settle)
+    }
+
+    /// The stream of a lane.
+    pub(crate) fn lane(&self, lane: usize) -> Result<&Stream> {
+        self.lanes.get(lane).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("there is no lane {lane}: a queue has {}", Self::N_LANES),
+            )
+        })
+    }
+}
+
+impl fmt::Debug for CopyQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CopyQueue({})", self.device)
+    }
+}

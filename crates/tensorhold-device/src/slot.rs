@@ -1,0 +1,150 @@
+//! A slot of the ring in the hands of one thread.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use tensorhold_core::Result;
+
+use crate::copies::{self, Run, SlotCopy};
+use crate::device::Device;
+use crate::fork;
+use crate::pinned::with_address;
+use crate::queue::CopyQueue;
+use crate::ring::{self, Memory};
+use crate::stream::{Event, Stream};
+use crate::sys::{self, EventHandle};
+
+/// Pinned host memory, to be filled and [sent](Slot::send) to a device.
+///
+/// It derefs to its bytes, which hold whatever was there before. Dropped unsent, be it by a panic, it goes back to the ring.
+pub struct Slot {
+    /// `None` once it was given on.
+    memory: Option<Memory>,
+    /// Whether copies from it may be under way that its event does not stand for.
+    is_under_way: Option<Device>,
+}
+
+impl Slot {
+    /// The size of a slot, in bytes.
+    pub const BYTES: usize = 8 << 20;
+
+    /// A slot of the process's ring: a free one, one whose copies have happened, or a new one, as long as the ring is under its
+    /// limit. Else it waits, asleep, for copies that are under way, or for another thread to send or drop its slot:
+    /// who has one must not wait for a second.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `TENSORHOLD_PINNED_MB` is no number; `NoMemory` where the host has none; `Device` as the
+    /// runtime says, or after a fork.
+    pub fn take(device: Device) -> Result<Slot> {
+        let mut slot = Slot {
+            memory: Some(ring::take(device)?),
+            is_under_way: None,
+        };
+        slot.prepare(device)?;
+        Ok(slot)
+    }
+
+    /// Submits `copies` to one of the lanes of `queue`, and gives the slot back to the ring, which uses it again when they have
+    /// happened. Copies to neighbours become one where that is the same.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with nothing submitted, if a copy passes the end of the slot or of its part, if a part is of a buffer of
+    /// another queue, or if there is no such lane. `Device` as the runtime says: then some of the copies may have happened,
+    /// and none is under way.
+    pub fn send(mut self, queue: &CopyQueue, lane: usize, copies: &[SlotCopy<'_>]) -> Result<()> {
+        let runs = copies::runs(copies, queue)?;
+        let lane = queue.lane(lane)?;
+        if runs.is_empty() {
+            return Ok(());
+        }
+        let event = self.prepare(queue.device())?;
+        let start = self.memory().start().as_ptr().expose_provenance();
+        self.is_under_way = Some(queue.device());
+        if let Err(error) = submit(queue.device(), lane, event, start, &runs) {
+            if lane.settle() {
+                self.is_under_way = None;
+            }
+            return Err(error);
+        }
+        if let Some(memory) = self.memory.take() {
+            ring::fly(memory);
+        }
+        Ok(())
+    }
+
+    /// The slot's event, which is made where it has none of this device.
+    fn prepare(&mut self, device: Device) -> Result<EventHandle> {
+        let memory = self.memory.as_mut().expect(HELD);
+        match &memory.event {
+            Some(event) if event.device() == device => Ok(event.handle()),
+            _ => {
+                let event = Event::new(device)?;
+                Ok(memory.event.insert(event).handle())
+            }
+        }
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect(HELD)
+    }
+}
+
+const HELD: &str = "a slot has its memory until it is sent or dropped";
+
+fn submit(
+    device: Device,
+    lane: &Stream,
+    event: EventHandle,
+    start: usize,
+    runs: &[Run],
+) -> Result<()> {
+    let stream = lane.handle();
+    device.with(|functions| {
+        for run in runs {
+            let from = with_address(start + run.from);
+            // SAFETY: `runs` has checked that the bytes lie in the slot and in a part of a buffer, which waits for this queue's
+            // copies before it goes. The slot is not written to before its event has happened, or the lane is idle. Slot,
+            // event and stream are alive.
+            unsafe { functions.memcpy_async(run.to, from, run.len, sys::HOST_TO_DEVICE, stream) }?;
+        }
+        // SAFETY: event and stream are alive and of this device.
+        unsafe { functions.event_record(event, stream) }
+    })
+}
+
+impl Deref for Slot {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes were zero when they were mapped, and are this slot's alone: the ring gives them out once, and not
+        // before all copies from them have happened.
+        unsafe { std::slice::from_raw_parts(self.memory().start().as_ptr(), Slot::BYTES) }
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory().start().as_ptr(), Slot::BYTES) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(memory) = self.memory.take() else {
+            return;
+        };
+        match self.is_under_way {
+            // The ring is the parent's.
+            _ if fork::is_child() => std::mem::forget(memory),
+            Some(device) if !device.settle() => ring::lose(memory),
+            _ => ring::give(memory),
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({:p})", self.memory().start())
+    }
+}

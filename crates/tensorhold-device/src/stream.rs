@@ -1,0 +1,143 @@
+//! Streams and events, destroyed when they are dropped.
+
+use tensorhold_core::Result;
+
+use crate::device::Device;
+use crate::result::Failure;
+use crate::runtime::Vendor;
+use crate::sys::{self, EventHandle, Functions, StreamHandle};
+
+/// A stream that waits for no other unless it is told to.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    device: Device,
+    handle: StreamHandle,
+}
+
+impl Stream {
+    pub(crate) fn new(device: Device) -> Result<Stream> {
+        let handle = device.with(|functions| {
+            let mut handle = 0;
+            // SAFETY: `handle` is alive and of the type that is written.
+            unsafe {
+                functions.stream_create_with_flags(&raw mut handle, sys::STREAM_NON_BLOCKING)
+            }?;
+            Ok(handle)
+        })?;
+        Ok(Stream { device, handle })
+    }
+
+    pub(crate) fn handle(&self) -> StreamHandle {
+        self.handle
+    }
+
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        let handle = self.handle;
+        self.device
+            // SAFETY: the stream is alive.
+            .with(|functions| unsafe { functions.stream_synchronize(handle) })
+    }
+
+    /// Waits for its work; `false` where nobody can say that it is done.
+    pub(crate) fn settle(&self) -> bool {
+        self.synchronize().is_ok() || self.device.settle()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let handle = self.handle;
+        // CUDA lets a destroyed stream finish its work; HIP's documentation does not promise it.
+        if self.device.runtime().vendor() == Vendor::Hip {
+            self.settle();
+        }
+        // SAFETY: the stream is alive, and used no more. Where it cannot be destroyed, it stays.
+        let _ = self
+            .device
+            .with(|functions| unsafe { functions.stream_destroy(handle) });
+    }
+}
+
+/// A point in the work of a stream, for which others wait.
+#[derive(Debug)]
+pub(crate) struct Event {
+    device: Device,
+    handle: EventHandle,
+}
+
+impl Event {
+    pub(crate) fn new(device: Device) -> Result<Event> {
+        let handle = device.with(|functions| {
+            let mut handle = 0;
+            // SAFETY: `handle` is alive and of the type that is written.
+            unsafe { functions.event_create_with_flags(&raw mut handle, sys::EVENT_FOR_WAITING) }?;
+            Ok(handle)
+        })?;
+        Ok(Event { device, handle })
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(crate) fn handle(&self) -> EventHandle {
+        self.handle
+    }
+
+    /// Whether what was recorded last has happened; `false` where nobody can say so.
+    pub(crate) fn has_happened(&self) -> bool {
+        let handle = self.handle;
+        self.device
+            // SAFETY: the event is alive.
+            .with(|functions| match unsafe { functions.event_query(handle) } {
+                Err(failure) if failure.status == sys::NOT_READY => Ok(false),
+                asked => asked.map(|()| true),
+            })
+            .unwrap_or(false)
+    }
+
+    /// Waits, asleep, until what was recorded last has happened.
+    ///
+    /// # Errors
+    /// As the runtime says; then it may not have happened.
+    pub(crate) fn wait(&self) -> Result<()> {
+        let handle = self.handle;
+        let waited = self
+            .device
+            // SAFETY: the event is alive.
+            .with(|functions| unsafe { functions.event_synchronize(handle) });
+        match waited {
+            Err(error) if !self.device.settle() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let handle = self.handle;
+        // SAFETY: the event is alive, and used no more. Where it cannot be destroyed, it stays.
+        let _ = self
+            .device
+            .with(|functions| unsafe { functions.event_destroy(handle) });
+    }
+}
+
+/// Lets `later` do what it is given from now on after what `earlier` was given until now.
+///
+/// # Safety
+/// All are alive, and of the current device, whose functions these are. Nobody else records the event meanwhile.
+pub(crate) unsafe fn chain(
+    functions: &Functions,
+    event: EventHandle,
+    earlier: StreamHandle,
+    later: &[StreamHandle],
+) -> Result<(), Failure> {
+    // SAFETY: as the caller vouches.
+    unsafe { functions.event_record(event, earlier) }?;
+    for &stream in later {
+        // SAFETY: as the caller vouches; no flags are defined.
+        unsafe { functions.stream_wait_event(stream, event, 0) }?;
+    }
+    Ok(())
+}
