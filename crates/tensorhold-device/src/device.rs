@@ -110,19 +110,19 @@ impl Device {
     /// What `work` gives while this is the current device of its thread.
     ///
     /// The caller's thread has the device afterwards that it had before. Where that one has no context, which selecting it
-    /// would make, the work is done in a thread of its own.
+    /// would make, or nobody knows which it is, the work is done in a thread of its own.
     pub(crate) fn with<T: Send>(
         self,
         work: impl FnOnce(&'static Functions) -> Result<T, Failure> + Send,
     ) -> Result<T> {
         fork::enter()?;
-        let before = self.runtime.current().map_err(|failure| failure.on(self))?;
-        if before == self.ordinal {
-            return work(self.functions()).map_err(|failure| failure.on(self));
-        }
-        if !self.runtime.has_context(before) {
-            return self.in_a_thread(work);
-        }
+        let before = match self.runtime.current() {
+            Ok(current) if current == self.ordinal => {
+                return work(self.functions()).map_err(|failure| failure.on(self));
+            }
+            Ok(other) if self.runtime.has_context(other) => other,
+            _ => return self.in_a_thread(work),
+        };
         self.select()?;
         let _restore = Restore {
             functions: self.functions(),
