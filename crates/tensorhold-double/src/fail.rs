@@ -27,7 +27,9 @@ impl Failure {
         let parts: Vec<&str> = text.split(':').collect();
         let (name, nth, code, is_late) = match parts[..] {
             [name, nth, code] => (name, nth, code, false),
-            [name, nth, code, "async"] if name.ends_with("Async") => (name, nth, code, true),
+            [name @ ("MemcpyAsync" | "Memcpy2DAsync"), nth, code, "async"] => {
+                (name, nth, code, true)
+            }
             _ => return None,
         };
         let code = code.parse().ok().filter(|code| *code != 0)?;
@@ -35,7 +37,7 @@ impl Failure {
             name: NAMES.iter().find(|known| **known == name)?,
             nth: nth.parse().ok()?,
             code,
-            is_late: is_late && name.starts_with("Memcpy"),
+            is_late,
             n_seen: 0,
         })
     }

@@ -44,7 +44,7 @@
 //! # Report
 //!
 //! `size_t tensorhold_double_report(char *buffer, size_t length)` writes JSON, cut to `length - 1` bytes and ended
-//! by a zero, and returns the bytes of the whole text. `tensorhold_double_reset()` sets back the configuration, the
+//! by a zero, and returns the bytes of the whole text, which may have grown at the next call. `tensorhold_double_reset()` sets back the configuration, the
 //! counts, the peaks, the contexts and the violations; what is alive stays.
 //! `int tensorhold_double_version()` tells the double from a runtime.
 //!

@@ -74,6 +74,7 @@ pub(crate) struct DeviceMemory {
     live: Ranges<Allocation>,
     /// Freed and not used again yet, the oldest first.
     kept: VecDeque<Block>,
+    kept_bytes: usize,
     freed: Ranges<()>,
     pub usage: BTreeMap<usize, Usage>,
 }
@@ -118,6 +119,7 @@ impl DeviceMemory {
         DeviceMemory {
             live: Ranges::new(),
             kept: VecDeque::new(),
+            kept_bytes: 0,
             freed: Ranges::new(),
             usage: BTreeMap::new(),
         }
@@ -146,17 +148,13 @@ impl DeviceMemory {
             return true;
         }
         self.freed.insert(block.range(), ());
+        self.kept_bytes += size;
         self.kept.push_back(block);
-        while self
-            .kept
-            .iter()
-            .map(|block| block.layout.size())
-            .sum::<usize>()
-            > KEPT_BYTES
+        while self.kept_bytes > KEPT_BYTES
+            && let Some(oldest) = self.kept.pop_front()
         {
-            if let Some(oldest) = self.kept.pop_front() {
-                self.freed.remove(oldest.range().start);
-            }
+            self.kept_bytes -= oldest.layout.size();
+            self.freed.remove(oldest.range().start);
         }
         true
     }

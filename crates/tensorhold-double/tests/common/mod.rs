@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "not every test file uses everything")]
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process, ptr};
@@ -105,13 +105,12 @@ impl Double {
         let symbol = self.symbol("tensorhold_double_report");
         // SAFETY: that is the function's type.
         let report = unsafe { std::mem::transmute::<*mut c_void, Report>(symbol) };
-        // SAFETY: no buffer, of no bytes.
-        let length = unsafe { report(ptr::null_mut(), 0) };
-        let mut text = vec![0_u8; length + 1];
+        let mut text = vec![0_u8; 1 << 16];
         // SAFETY: the buffer is this long.
-        let written = unsafe { report(text.as_mut_ptr().cast(), text.len()) };
-        assert_eq!(written, length);
-        assert_eq!(text.pop(), Some(0));
+        let length = unsafe { report(text.as_mut_ptr().cast(), text.len()) };
+        assert!(length < text.len());
+        assert_eq!(text[length], 0);
+        text.truncate(length);
         String::from_utf8(text).unwrap()
     }
 
@@ -139,6 +138,86 @@ impl Double {
 
     pub fn set_device(&self, device: usize) -> c_int {
         self.call("SetDevice", &[device])
+    }
+
+    pub fn n_devices(&self) -> Result<i32, c_int> {
+        self.number("GetDeviceCount", &[])
+    }
+
+    pub fn attribute(&self, attribute: usize, device: usize) -> Result<i32, c_int> {
+        self.number("DeviceGetAttribute", &[attribute, device])
+    }
+
+    /// A call that gives an `int`.
+    fn number(&self, name: &str, arguments: &[usize]) -> Result<i32, c_int> {
+        let mut place: c_int = 0;
+        let mut words = vec![ptr::from_mut(&mut place) as usize];
+        words.extend_from_slice(arguments);
+        match self.call(name, &words) {
+            0 => Ok(place),
+            code => Err(code),
+        }
+    }
+
+    pub fn pci_bus_id(&self, device: usize) -> String {
+        let mut text = [0_u8; 16];
+        let place = text.as_mut_ptr() as usize;
+        assert_eq!(
+            self.call("DeviceGetPCIBusId", &[place, text.len(), device]),
+            0
+        );
+        CStr::from_bytes_until_nul(&text)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    pub fn has_context(&self, device: usize) -> bool {
+        let (mut flags, mut is_active) = (0_u32, 0_i32);
+        let places = [
+            ptr::from_mut(&mut flags) as usize,
+            ptr::from_mut(&mut is_active) as usize,
+        ];
+        let name = "cuDevicePrimaryCtxGetState";
+        assert_eq!(self.call_symbol(name, &[device, places[0], places[1]]), 0);
+        is_active == 1
+    }
+
+    pub fn memory_info(&self) -> (usize, usize) {
+        let mut total = 0_usize;
+        let free = self.made("MemGetInfo", &[ptr::from_mut(&mut total) as usize]);
+        (free.unwrap(), total)
+    }
+
+    /// The kind of a pointer and its device.
+    pub fn pointer_kind(&self, address: usize) -> (c_int, c_int) {
+        let mut attributes = [0_i32; 32];
+        let place = attributes.as_mut_ptr() as usize;
+        assert_eq!(self.call("PointerGetAttributes", &[place, address]), 0);
+        (attributes[0], attributes[1])
+    }
+
+    pub fn take_last_error(&self) -> c_int {
+        self.call("GetLastError", &[])
+    }
+
+    pub fn error_name(&self, code: c_int) -> String {
+        self.text("GetErrorName", code)
+    }
+
+    pub fn error_text(&self, code: c_int) -> String {
+        self.text("GetErrorString", code)
+    }
+
+    fn text(&self, name: &str, code: c_int) -> String {
+        type Text = unsafe extern "C" fn(c_int) -> *const c_char;
+        let symbol = self.symbol(&format!("{}{name}", self.prefix));
+        // SAFETY: that is the function's type.
+        let text = unsafe { std::mem::transmute::<*mut c_void, Text>(symbol) };
+        // SAFETY: it takes every number, and gives a C string of the library's.
+        let text = unsafe { CStr::from_ptr(text(code)) };
+        text.to_str().unwrap().to_owned()
     }
 
     pub fn malloc(&self, size: usize) -> Result<usize, c_int> {
