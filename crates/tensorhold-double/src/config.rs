@@ -17,6 +17,7 @@ pub(crate) struct Config {
     pub register_max_bytes: Option<u64>,
     pub pinned_bytes: Option<u64>,
     pub scribbles: bool,
+    pub reuses: bool,
     pub failures: Vec<Failure>,
 }
 
@@ -73,6 +74,7 @@ impl Config {
             "register_max_mb" => self.register_max_bytes = Some(megabytes(value)?),
             "pinned_mb" => self.pinned_bytes = Some(megabytes(value)?),
             "scribble" => self.scribbles = flag(value)?,
+            "reuse" => self.reuses = flag(value)?,
             "fail" if value.is_empty() => {}
             "fail" => self.failures.push(Failure::parse(value)?),
             _ => return None,

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::block::SCRIBBLE;
 use crate::error::{Code, Result};
-use crate::memory::{SCRIBBLE, Side};
+use crate::memory::Side;
 use crate::pace::Pace;
 use crate::ranges::overlap;
 use crate::state::{State, state};

@@ -30,6 +30,7 @@
 //! | `register_max_mb` | a single registration of more is refused (code 2) | none |
 //! | `pinned_mb` | registered and allocated pinned memory together; more is refused (code 2) | none |
 //! | `scribble` | 1: bytes that may no longer be read become 0xDB, see below | 0 |
+//! | `reuse` | 1: all freed device memory is kept, for allocations of the same size; for timings | 0 |
 //! | `fail` | `NAME:N:CODE`: call N (0: each) of NAME, counted from now on, fails with CODE | none |
 //!
 //! `fail` may be given several times; an empty one takes all back. NAME is CUDA's without its prefix. With
@@ -59,6 +60,7 @@
 //! The crate also comes as a Rust library, for [`library`]; a program that links it contains the exported
 //! functions too, which nothing outside of it sees.
 
+mod block;
 mod call;
 mod config;
 mod copy;

@@ -1,19 +1,16 @@
 //! Memory of devices and pinned memory of the host: who has it, and what a range of addresses is.
 
-use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::c_int;
 use std::ops::Range;
-use std::ptr::NonNull;
 
+use crate::block::{Block, SCRIBBLE};
 use crate::call::give;
+use crate::config::Config;
 use crate::error::{Code, Result};
 use crate::ranges::{Place, Ranges};
 use crate::state::{State, state};
 use crate::stream::{Moment, Task};
-
-/// What is written over bytes that may no longer be read.
-pub(crate) const SCRIBBLE: u8 = 0xDB;
 
 /// As `cudaMalloc` aligns.
 const DEVICE_ALIGNMENT: usize = 256;
@@ -22,42 +19,6 @@ const HOST_ALIGNMENT: usize = 4096;
 const KEPT_BYTES: usize = 64 << 20;
 /// `cudaHostRegisterReadOnly`; HIP has another meaning for it, which forbids writing no more than this does.
 const READ_ONLY: u32 = 8;
-
-/// Memory of the process's allocator.
-struct Block {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: it is the only owner of its memory, which any thread may free.
-unsafe impl Send for Block {}
-
-impl Block {
-    fn new(size: usize, alignment: usize) -> Result<Block> {
-        let layout = Layout::from_size_align(size.max(1), alignment).map_err(|_| Code::MEMORY)?;
-        // SAFETY: the size of the layout is not zero.
-        let start = unsafe { alloc(layout) };
-        let start = NonNull::new(start).ok_or(Code::MEMORY)?;
-        Ok(Block { start, layout })
-    }
-
-    fn range(&self) -> Range<usize> {
-        let start = self.start.as_ptr() as usize;
-        start..start + self.layout.size()
-    }
-
-    fn scribble(&mut self) {
-        // SAFETY: the block is this many bytes long, and no reference to them exists.
-        unsafe { self.start.write_bytes(SCRIBBLE, self.layout.size()) };
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout, and is freed only here.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
 
 /// What lies at some addresses.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,29 +95,42 @@ impl DeviceMemory {
     }
 
     /// Takes a block out of use; whether it was in use.
-    fn retire(&mut self, address: usize, scribbles: bool) -> bool {
+    fn retire(&mut self, address: usize, config: &Config) -> bool {
         let Some((_, allocation)) = self.live.remove(address) else {
             return false;
         };
         let mut block = allocation.block;
-        let size = block.layout.size();
+        let size = block.len();
         self.usage.entry(allocation.device).or_default().take(size);
-        if scribbles {
+        if config.scribbles {
             block.scribble();
         }
-        if size > KEPT_BYTES {
+        let limit = match config.reuses {
+            true => usize::MAX,
+            false => KEPT_BYTES,
+        };
+        if size > limit {
             return true;
         }
         self.freed.insert(block.range(), ());
         self.kept_bytes += size;
         self.kept.push_back(block);
-        while self.kept_bytes > KEPT_BYTES
+        while self.kept_bytes > limit
             && let Some(oldest) = self.kept.pop_front()
         {
-            self.kept_bytes -= oldest.layout.size();
+            self.kept_bytes -= oldest.len();
             self.freed.remove(oldest.range().start);
         }
         true
+    }
+
+    /// A block that was kept, of this size.
+    fn reuse(&mut self, size: usize) -> Option<Block> {
+        let position = self.kept.iter().position(|block| block.len() == size)?;
+        let block = self.kept.remove(position)?;
+        self.kept_bytes -= size;
+        self.freed.remove(block.range().start);
+        Some(block)
     }
 }
 
@@ -292,7 +266,14 @@ pub(crate) fn allocate(place: *mut usize, size: usize) -> Result {
     if used.saturating_add(size as u64) > state.config.memory_bytes {
         return Err(Code::MEMORY);
     }
-    let mut block = Block::new(size, DEVICE_ALIGNMENT)?;
+    let reused = match state.config.reuses {
+        true => state.device_memory.reuse(size),
+        false => None,
+    };
+    let mut block = match reused {
+        Some(block) => block,
+        None => Block::new(size, DEVICE_ALIGNMENT)?,
+    };
     if state.config.scribbles {
         block.scribble();
     }
@@ -326,8 +307,12 @@ pub(crate) fn free(address: usize) -> Result {
     };
     flights.iter().for_each(Moment::wait);
     let mut state = state();
-    let scribbles = state.config.scribbles;
-    match state.device_memory.retire(address, scribbles) {
+    let State {
+        config,
+        device_memory,
+        ..
+    } = &mut *state;
+    match device_memory.retire(address, config) {
         true => Ok(()),
         false => Err(Code::INVALID_VALUE),
     }
@@ -359,8 +344,12 @@ pub(crate) fn free_in_order(address: usize) {
         .still_copied(&range, "device memory freed in a stream's order at")
         .is_empty()
     {
-        let scribbles = state.config.scribbles;
-        state.device_memory.retire(address, scribbles);
+        let State {
+            config,
+            device_memory,
+            ..
+        } = &mut *state;
+        device_memory.retire(address, config);
     }
 }
 

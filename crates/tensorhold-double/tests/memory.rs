@@ -297,6 +297,22 @@ fn freed_memory_is_not_used_or_freed_again() {
 }
 
 #[test]
+fn freed_memory_is_used_again_where_a_test_wants_it() {
+    let double = Double::cuda("");
+    let first = double.malloc(N).unwrap();
+    double.free(first);
+    assert_ne!(double.malloc(N).unwrap(), first);
+    double.configure("reuse=1");
+    let again = double.malloc(N).unwrap();
+    assert_eq!(again, first);
+    let source = double.pinned(&[1; N]);
+    assert_eq!(double.copy(again, source, N, TO_DEVICE, 0), 0);
+    assert_eq!(double.synchronize(0), 0);
+    assert_eq!(double.free(again), 0);
+    assert_eq!(double.violations(), [""; 0]);
+}
+
+#[test]
 fn bytes_that_may_no_longer_be_read_are_overwritten() {
     let double = Double::cuda("scribble=1");
     let (device, source) = (double.malloc(N).unwrap(), vec![1; 2 * N]);
