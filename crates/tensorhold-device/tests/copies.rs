@@ -170,7 +170,7 @@ on_doubles! {
 
     fn neighbours_go_in_one_copy(double, "") {
         let queue = CopyQueue::new(double.device(0)).unwrap();
-        let check = |ranges: &[Range<usize>], has_free_gaps: bool, n_calls: u64| {
+        let check = |ranges: &[Range<usize>], unsent: Option<usize>, has_free_gaps: bool, n_calls: u64| {
             let fresh = queue.allocate(2048).unwrap();
             let address = fresh.address();
             // SAFETY: the memory is kept by its owner; nobody else has it.
@@ -179,19 +179,22 @@ on_doubles! {
                 true => buffer.with_free_gaps(),
                 false => buffer,
             }.split(ranges);
-            let copies: Vec<_> = ranges.iter().zip(&parts).map(|(range, part)| {
+            let sent = ranges.iter().zip(&parts).enumerate().filter(|(index, _)| Some(*index) != unsent);
+            let copies: Vec<_> = sent.map(|(_, (range, part))| {
                 SlotCopy { from: 64 + range.start..64 + range.end, part, at: 0 }
             }).collect();
             double.reset();
             Slot::take(queue.device()).unwrap().send(&queue, 0, &copies).unwrap();
             assert_eq!(double.n_calls("MemcpyAsync"), n_calls, "{ranges:?}");
         };
-        check(&[0..256, 256..300, 300..301], false, 1);
-        check(&[0..200, 256..300, 512..1000], false, 3);
-        check(&[0..200, 256..300, 512..1000], true, 1);
+        check(&[0..256, 256..300, 300..301], None, false, 1);
+        check(&[0..200, 256..300, 512..1000], None, false, 3);
+        check(&[0..200, 256..300, 512..1000], None, true, 1);
         // Nothing to copy is no copy, and a gap of 256 bytes is more than padding.
-        check(&[0..0, 10..10], true, 0);
-        check(&[0..256, 512..600], true, 2);
+        check(&[0..0, 10..10], None, true, 0);
+        check(&[0..256, 512..600], None, true, 2);
+        // Another part lies in the gap.
+        check(&[0..200, 210..220, 256..300], Some(1), true, 2);
         double.assert_no_violation();
     }
 

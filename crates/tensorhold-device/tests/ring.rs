@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Double, on_doubles, pattern};
+use common::{Double, Held, on_doubles, pattern};
 use tensorhold_core::ErrorKind;
 use tensorhold_device::{
     CopyQueue, DevicePart, Slot, SlotCopy, release_ring, ring_usage, set_ring_limit,
@@ -64,12 +64,12 @@ on_doubles! {
         }
         assert_eq!(ring_usage().in_use_bytes, 64 * MIB);
         thread::scope(|scope| {
+            let _held = Held(double);
             scope.spawn(|| {
                 // It waits for a copy that does not happen yet.
                 send(Slot::take(queue.device()).unwrap(), &queue, &part);
             });
             eventually(|| ring_usage().pinned_bytes == 128 * MIB);
-            double.configure("held=0");
         });
         queue.synchronize().unwrap();
         let usage = ring_usage();
@@ -130,6 +130,7 @@ on_doubles! {
         send(slot, &queue, &part);
         let is_taken = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _held = Held(double);
             scope.spawn(|| {
                 let mut slot = Slot::take(queue.device()).unwrap();
                 is_taken.store(true, Ordering::SeqCst);
@@ -140,7 +141,6 @@ on_doubles! {
             // The ring's lock is free meanwhile.
             assert_eq!(ring_usage().in_use_bytes, 8 * MIB);
             assert_eq!(release_ring(), 0);
-            double.configure("held=0");
         });
         queue.synchronize().unwrap();
         assert_eq!(double.read(part.address(), 1000), pattern(5, 1000));
@@ -225,6 +225,21 @@ on_doubles! {
         let usage = ring_usage();
         assert_eq!((usage.pinned_bytes, usage.unpinned_bytes), (0, 64 * MIB));
         drop((part, queue));
+        double.assert_clean();
+    }
+
+    fn what_is_released_is_the_system_s_again(double, "") {
+        let resident_bytes = || {
+            let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+            let pages: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();
+            pages * 4096
+        };
+        let before = resident_bytes();
+        drop(Slot::take(double.device(0)).unwrap());
+        assert!(resident_bytes() > before + 60 * MIB);
+        assert_eq!(release_ring(), 64 * MIB);
+        assert!(resident_bytes() < before + 20 * MIB);
+        assert_eq!(release_ring(), 0);
         double.assert_clean();
     }
 
