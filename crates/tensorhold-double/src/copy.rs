@@ -95,19 +95,24 @@ fn add(count: &mut (u64, u64), n_bytes: u64) {
 
 /// `MemcpyAsync`.
 pub(crate) fn linear(to: usize, from: usize, n_bytes: usize, kind: i32, stream: usize) -> Result {
-    let side = |address| Rows {
-        address,
-        pitch: n_bytes,
-    };
-    let shape = Shape {
-        width: n_bytes,
-        n_rows: 1,
-    };
-    copy(side(to), side(from), shape, kind, stream).map(drop)
+    one_row(to, from, n_bytes, kind, stream).map(drop)
 }
 
 /// `Memcpy`: the same in the default stream, waited for.
 pub(crate) fn waited(to: usize, from: usize, n_bytes: usize, kind: i32) -> Result {
+    if let Some(moment) = one_row(to, from, n_bytes, kind, 0)? {
+        moment.wait();
+    }
+    Ok(())
+}
+
+fn one_row(
+    to: usize,
+    from: usize,
+    n_bytes: usize,
+    kind: i32,
+    stream: usize,
+) -> Result<Option<Moment>> {
     let side = |address| Rows {
         address,
         pitch: n_bytes,
@@ -116,10 +121,7 @@ pub(crate) fn waited(to: usize, from: usize, n_bytes: usize, kind: i32) -> Resul
         width: n_bytes,
         n_rows: 1,
     };
-    if let Some(moment) = copy(side(to), side(from), shape, kind, 0)? {
-        moment.wait();
-    }
-    Ok(())
+    copy(side(to), side(from), shape, kind, stream)
 }
 
 /// `Memcpy2DAsync`.
@@ -138,11 +140,7 @@ fn copy(to: Rows, from: Rows, shape: Shape, kind: i32, stream: usize) -> Result<
         return Ok(None);
     }
     let (to_range, from_range) = (range(to, shape)?, range(from, shape)?);
-    let to_side = state.side(&to_range, "to")?;
-    let from_side = state.side(&from_range, "from")?;
-    let way = way(kind, to_side, from_side)?;
-    state.check_side(way.goes_to_device(), to_side, &to_range)?;
-    state.check_side(way.comes_from_device(), from_side, &from_range)?;
+    let (to_side, from_side, way) = state.sides(&to_range, &from_range, kind)?;
     let is_waited = state.count(way, to_side, from_side, shape);
     let device = match (to_side, from_side) {
         (Side::Device(device), _) | (_, Side::Device(device)) => device,
@@ -197,6 +195,21 @@ fn way(kind: i32, to: Side, from: Side) -> Result<Way> {
 }
 
 impl State {
+    /// What a copy is between, and its direction, if it may be.
+    fn sides(
+        &mut self,
+        to: &Range<usize>,
+        from: &Range<usize>,
+        kind: i32,
+    ) -> Result<(Side, Side, Way)> {
+        let to_side = self.side(to, "to")?;
+        let from_side = self.side(from, "from")?;
+        let way = way(kind, to_side, from_side)?;
+        self.check_side(way.goes_to_device(), to_side, to)?;
+        self.check_side(way.comes_from_device(), from_side, from)?;
+        Ok((to_side, from_side, way))
+    }
+
     /// Refuses a side that is not what the direction says.
     fn check_side(&mut self, is_device: bool, side: Side, range: &Range<usize>) -> Result {
         let fault = match (is_device, side) {

@@ -49,18 +49,18 @@ exports! {
     MemGetInfo Query [cudaMemGetInfo hipMemGetInfo] (free: *mut usize, total: *mut usize)
         => device::memory_info(free, total);
 
-    Malloc Work [cudaMalloc hipMalloc] (address: *mut usize, size: usize) => memory::allocate(address, size);
-    Free Query [cudaFree hipFree] (address: usize) => memory::free(address);
+    Malloc Work [cudaMalloc hipMalloc] (address: *mut usize, size: usize) => memory::device::allocate(address, size);
+    Free Query [cudaFree hipFree] (address: usize) => memory::device::free(address);
     MallocAsync Work [cudaMallocAsync hipMallocAsync] (address: *mut usize, size: usize, stream: usize)
-        => memory::allocate_in_order(address, size, stream);
+        => memory::device::allocate_in_order(address, size, stream);
     FreeAsync Query [cudaFreeAsync hipFreeAsync] (address: usize, stream: usize)
-        => memory::free_later(address, stream);
+        => memory::device::free_later(address, stream);
     HostAlloc Work [cudaHostAlloc hipHostMalloc hipHostAlloc]
-        (address: *mut usize, size: usize, _flags: c_uint) => memory::allocate_host(address, size);
-    FreeHost Query [cudaFreeHost hipHostFree] (address: usize) => memory::free_host(address);
+        (address: *mut usize, size: usize, _flags: c_uint) => memory::host::allocate(address, size);
+    FreeHost Query [cudaFreeHost hipHostFree] (address: usize) => memory::host::free(address);
     HostRegister Work [cudaHostRegister hipHostRegister] (address: usize, size: usize, flags: c_uint)
-        => memory::register(address, size, flags);
-    HostUnregister Query [cudaHostUnregister hipHostUnregister] (address: usize) => memory::unregister(address);
+        => memory::host::register(address, size, flags);
+    HostUnregister Query [cudaHostUnregister hipHostUnregister] (address: usize) => memory::host::unregister(address);
     PointerGetAttributes Query [cudaPointerGetAttributes hipPointerGetAttributes]
         (attributes: *mut PointerAttributes, address: usize) => memory::attributes(attributes, address);
 

@@ -2,6 +2,7 @@
 
 use std::env::{self, consts};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
 /// The path of the shared library, for tests of crates that name this one among their `dev-dependencies`: cargo
@@ -41,7 +42,9 @@ pub fn hip_library() -> PathBuf {
     let name = |end: &str| format!("{}tensorhold_double_hip{end}", consts::DLL_PREFIX);
     let copy = library.with_file_name(name(consts::DLL_SUFFIX));
     // Other tests may look at the same time: each puts a whole file in the place of another.
-    let own = library.with_file_name(name(&format!(".{}", process::id())));
+    static COPIES: AtomicU32 = AtomicU32::new(0);
+    let number = COPIES.fetch_add(1, Ordering::Relaxed);
+    let own = library.with_file_name(name(&format!(".{}-{number}", process::id())));
     let copied = fs::copy(&library, &own).and_then(|_| fs::rename(&own, &copy));
     copied.expect("the folder of the library can be written");
     copy

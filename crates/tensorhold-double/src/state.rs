@@ -8,7 +8,8 @@ use crate::config::Config;
 use crate::copy::{Flight, Tally};
 use crate::error::{Code, Result};
 use crate::event::Event;
-use crate::memory::{DeviceMemory, HostMemory};
+use crate::memory::device::DeviceMemory;
+use crate::memory::host::HostMemory;
 use crate::stream::Queue;
 
 /// How many violations are kept in words; those beyond are counted.

@@ -123,7 +123,7 @@ impl Queue {
                     moment.wait();
                     pace.ready(Instant::now());
                 }
-                Task::Free(address) => memory::free_in_order(address),
+                Task::Free(address) => memory::device::free_in_order(address),
             }
             self.lock().n_done += 1;
             self.changed.notify_all();
