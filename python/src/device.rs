@@ -82,6 +82,14 @@ impl Device {
         }
     }
 
+    /// Which device of CUDA, or of HIP under that name, it is.
+    pub(crate) fn cuda_ordinal(&self) -> Option<usize> {
+        match self {
+            Device::Cpu => None,
+            Device::Other { name, .. } => name.strip_prefix("cuda:").unwrap_or(name).parse().ok(),
+        }
+    }
+
     /// The name that a front end is given.
     pub(crate) fn name(&self) -> &str {
         match self {

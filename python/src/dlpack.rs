@@ -20,7 +20,6 @@ const NAME: &CStr = c"dltensor";
 const EXCHANGE_NAME: &CStr = c"dlpack_exchange_api";
 /// Where in the structures of this version the fields lie.
 const MAJOR: u32 = 1;
-const DEVICE_CPU: i32 = 1;
 
 /// An element type in DLPack's words.
 #[repr(C)]
@@ -215,8 +214,8 @@ impl<H: Head> Managed<H> {
         let managed = Box::new(Managed {
             head: H::of(Tensor {
                 data: memory.as_ptr().cast(),
-                device_type: DEVICE_CPU,
-                device_id: 0,
+                device_type: memory.device().kind,
+                device_id: memory.device().index,
                 ndim: i32::try_from(dims.n)?,
                 dtype,
                 shape: ptr::null_mut(),

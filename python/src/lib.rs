@@ -1,5 +1,6 @@
 //! The extension module of the Python package `tensorhold`: arguments in, calls out.
 
+mod assembly;
 mod buffer;
 mod checkpoint;
 mod collector;
@@ -14,6 +15,7 @@ mod load;
 mod making;
 mod memory;
 mod ndarray;
+mod on_device;
 mod prefetch;
 mod safe_open;
 mod save;

@@ -1,20 +1,22 @@
 //! Plans in Python's words, and tensors out of what a transfer gives.
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ptr::NonNull;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use tensorhold::{
-    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Numbered, Request, Result,
-    Selection, Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
+    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Memory, Numbered, Request,
+    Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
 };
 
+use crate::assembly::{Assembly, Copied, shape_of};
 use crate::error;
 use crate::index::{self, Asked};
-use crate::making::{Copied, Making, make, shape_of};
+use crate::making::Making;
 use crate::spec::TensorSpec;
 use crate::tensors::Maker;
 
@@ -119,7 +121,7 @@ impl<'a> Wanted<'a> {
             // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
             // overlaps, as `refuse_overlap` checks before any is used.
             self.given
-                .push((number, unsafe { buffer_over(spec, hold) }));
+                .push((number, unsafe { buffer_over(spec, hold) }.into()));
         }
         refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
         Ok(self)
@@ -134,7 +136,9 @@ impl<'a> Wanted<'a> {
 
     /// The plan, in which buffer `n` is that of request `n`.
     pub(crate) fn into_plan(self) -> Result<LoadPlan> {
-        plan_of(self.checkpoint, self.requests)
+        let mut plan = self.checkpoint.plan();
+        plan.add_all_new(self.requests)?;
+        Ok(plan)
     }
 
     /// Carries it out, and gives the tensors by name.
@@ -145,14 +149,13 @@ impl<'a> Wanted<'a> {
         options: TransferOptions,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, TransferStats)> {
-        let plan = plan_of(self.checkpoint, self.requests);
-        let plan = Arc::new(plan.map_err(|error| error::to_py(py, &error))?);
-        let (files, given) = (self.checkpoint.files(), self.given);
+        let files = self.checkpoint.files();
+        let (plan, assembly, given) = self.prepare(py, maker)?;
         let options = TransferOptions {
-            memory_limit: (!self.copied.is_empty()).then_some(COPIED_BYTES),
+            memory_limit: assembly.is_urgent().then_some(COPIED_BYTES),
             ..options
         };
-        let mut making = Making::new(&plan, maker, self.copied, progress);
+        let mut making = Making::new(&plan, &assembly, progress);
         let loaded = py.detach(|| {
             Transfer::run_each(
                 Arc::clone(&plan),
@@ -177,14 +180,27 @@ impl<'a> Wanted<'a> {
         options: TransferOptions,
     ) -> PyResult<Loader> {
         let files = self.checkpoint.files();
-        let started = plan_of(self.checkpoint, self.requests)
-            .and_then(|plan| py.detach(|| Transfer::start(plan, files, self.given, options)));
+        let (plan, assembly, given) = self.prepare(py, &maker)?;
+        let started = py.detach(|| Transfer::start(plan, files, given, options));
         let transfer = started.map_err(|error| error::to_py(py, &error))?;
         Ok(Loader {
             transfer: RwLock::new(Some(Arc::new(transfer))),
-            maker,
+            assembly,
+            left: Mutex::new(Left::new()),
             by_name: OnceLock::new(),
         })
+    }
+
+    /// The plan, what makes tensors of its buffers, and memory for those that are not to be made.
+    fn prepare(
+        self,
+        py: Python<'_>,
+        maker: &Maker,
+    ) -> PyResult<(Arc<LoadPlan>, Assembly, Numbered)> {
+        let mut plan = self.checkpoint.plan();
+        let (requests, given, copied) = (self.requests, self.given, self.copied);
+        let (assembly, memory) = Assembly::prepare(py, &mut plan, requests, given, copied, maker)?;
+        Ok((Arc::new(plan), assembly, memory))
     }
 }
 
@@ -197,12 +213,6 @@ type Given<'py> = (
 
 /// So much is read ahead of the copies into tensors that cannot be filled in place: enough to keep all threads at work.
 const COPIED_BYTES: u64 = 128 << 20;
-
-fn plan_of(checkpoint: &Checkpoint, requests: Vec<Request>) -> Result<LoadPlan> {
-    let mut plan = checkpoint.plan();
-    plan.add_all_new(requests)?;
-    Ok(plan)
-}
 
 /// The type that a caller's `name` stands for: `BF16` or `bfloat16`.
 pub(crate) fn dtype_named(py: Python<'_>, name: &str) -> PyResult<Dtype> {
@@ -228,6 +238,11 @@ pub(crate) fn selection(
     };
     Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
         .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))
+}
+
+fn remove(left: &mut Left, number: usize) -> Option<Py<PyAny>> {
+    let at = left.iter().position(|(request, _)| *request == number)?;
+    left.remove(at).map(|(_, tensor)| tensor)
 }
 
 fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) -> Result<()> {
@@ -280,7 +295,9 @@ fn refuse_overlap(mut ranges: Vec<(u64, u64)>) -> Result<()> {
 pub(crate) struct Loader {
     /// `None` once it is closed.
     transfer: RwLock<Option<Arc<Transfer>>>,
-    maker: Maker,
+    assembly: Assembly,
+    /// Tensors by request that came with others of their buffer, and were not given out yet.
+    left: Mutex<Left>,
     by_name: OnceLock<HashMap<String, usize>>,
 }
 
@@ -325,17 +342,41 @@ impl Loader {
         });
     }
 
+    /// The tensors that came with others of their buffer. Where there can be such, whoever asks for a tensor waits here.
+    fn left(&self, py: Python<'_>) -> Option<MutexGuard<'_, Left>> {
+        let lock = || self.left.lock_py_attached(py);
+        let left = self.assembly.shares_buffers().then(lock);
+        left.map(|left| left.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The tensor of request `number`, out of the buffer that it lies in; the others of the buffer go to `left`.
     fn made<'py>(
         &self,
         py: Python<'py>,
         plan: &LoadPlan,
-        number: usize,
-        buffer: Buffer,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let request = &plan.requests()[number];
-        make(py, &self.maker, &plan.tensor(request), request, buffer)
+        (buffer, memory): (usize, Memory),
+        number: Option<usize>,
+        left: Option<&mut Left>,
+    ) -> PyResult<(usize, Bound<'py, PyAny>)> {
+        let mut wanted = None;
+        let mut others = Left::new();
+        let mut complete = vec![(buffer, memory)];
+        let mut take = |request, tensor: Bound<'py, PyAny>| match wanted {
+            None if number.is_none_or(|number| number == request) => {
+                wanted = Some((request, tensor));
+            }
+            _ => others.push_back((request, tensor.unbind())),
+        };
+        self.assembly.tensors(py, plan, &mut complete, &mut take)?;
+        if let Some(left) = left {
+            left.append(&mut others);
+        }
+        Ok(wanted.expect("the buffer is that of the request, or of some"))
     }
 }
+
+/// Tensors with the numbers of their requests.
+type Left = VecDeque<(usize, Py<PyAny>)>;
 
 #[pymethods]
 impl Loader {
@@ -358,10 +399,20 @@ impl Loader {
     /// Returns the tensor with this name, which is read before all others, waiting for it.
     fn take<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let transfer = self.transfer(py)?;
-        let number = self.number(py, transfer.plan(), name)?;
-        let taken = py.detach(|| transfer.take(number));
+        let plan = transfer.plan();
+        let number = self.number(py, plan, name)?;
+        let mut left = self.left(py);
+        if let Some(tensor) = left.as_deref_mut().and_then(|left| remove(left, number)) {
+            return Ok(tensor.into_bound(py));
+        }
+        let buffer = plan.requests()[number].place.buffer;
+        let taken = py.detach(|| transfer.take(buffer));
         match taken.map_err(|error| error::to_py(py, &error))? {
-            Some(buffer) => self.made(py, transfer.plan(), number, buffer),
+            Some(memory) => {
+                let number = Some(number);
+                let made = self.made(py, plan, (buffer, memory), number, left.as_deref_mut());
+                Ok(made?.1)
+            }
             None => {
                 let message = format!(
                     "{name}: tensor already delivered (prefetch hands each tensor out once, via take or iteration)"
@@ -382,13 +433,21 @@ impl Loader {
         py: Python<'py>,
     ) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyAny>)>> {
         let transfer = self.transfer(py)?;
-        let next = py.detach(|| transfer.next());
-        let Some((number, buffer)) = next.map_err(|error| error::to_py(py, &error))? else {
-            return Ok(None);
-        };
         let plan = transfer.plan();
+        let mut left = self.left(py);
+        let before = left.as_deref_mut().and_then(VecDeque::pop_front);
+        let (number, tensor) = match before {
+            Some((number, tensor)) => (number, tensor.into_bound(py)),
+            None => {
+                let next = py.detach(|| transfer.next());
+                let Some(next) = next.map_err(|error| error::to_py(py, &error))? else {
+                    return Ok(None);
+                };
+                self.made(py, plan, next, None, left.as_deref_mut())?
+            }
+        };
         let name = PyString::new(py, plan.tensor(&plan.requests()[number]).name);
-        Ok(Some((name, self.made(py, plan, number, buffer)?)))
+        Ok(Some((name, tensor)))
     }
 
     /// Returns what was done so far, and how.

@@ -1,14 +1,12 @@
 //! Tensors out of the buffers of a load, made while others are still being read.
 
-use std::collections::HashMap;
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tensorhold::{Buffer, Error, ErrorKind, LoadPlan, Numbered, Request, Result, TensorInfo};
+use tensorhold::{Error, ErrorKind, LoadPlan, Numbered, Result};
 
+use crate::assembly::Assembly;
 use crate::collector::Paused;
-use crate::memory::Memory;
-use crate::tensors::{Maker, alignment, insert, to_native_order};
+use crate::tensors::insert;
 
 /// So many tensors are worth asking for the interpreter before all are there.
 const MANY: usize = 8192;
@@ -16,26 +14,16 @@ const MANY: usize = 8192;
 /// The tensors of a load, as far as they are made.
 pub(crate) struct Making<'a> {
     plan: &'a LoadPlan,
-    maker: &'a Maker,
+    assembly: &'a Assembly,
     report: Report,
     made: Vec<Option<Py<PyAny>>>,
-    /// By number in the plan, those that are not kept.
-    copied: HashMap<usize, Copied>,
     raised: Option<PyErr>,
-}
-
-/// What a tensor is for that is copied as soon as it is complete.
-pub(crate) struct Copied {
-    pub(crate) maker: Maker,
-    /// Is called with it.
-    pub(crate) copy: Py<PyAny>,
 }
 
 impl<'a> Making<'a> {
     pub(crate) fn new(
         plan: &'a LoadPlan,
-        maker: &'a Maker,
-        copied: HashMap<usize, Copied>,
+        assembly: &'a Assembly,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> Making<'a> {
         let mut made = Vec::new();
@@ -43,9 +31,8 @@ impl<'a> Making<'a> {
         Making {
             report: Report::new(plan.size_bytes(), progress),
             plan,
-            maker,
+            assembly,
             made,
-            copied,
             raised: None,
         }
     }
@@ -54,7 +41,7 @@ impl<'a> Making<'a> {
     pub(crate) fn take(&mut self, complete: &mut Numbered, done: u64) -> Result<()> {
         let is_due = self.report.is_due(done);
         // What waits to be copied keeps others from being read.
-        let are_enough = complete.len() >= MANY || !self.copied.is_empty();
+        let are_enough = complete.len() >= MANY || self.assembly.is_urgent();
         if !is_due && !are_enough {
             return Ok(());
         }
@@ -96,40 +83,9 @@ impl<'a> Making<'a> {
 
     fn make(&mut self, py: Python<'_>, complete: &mut Numbered) -> PyResult<()> {
         let _paused = Paused::new(py);
-        for (number, buffer) in complete.drain(..) {
-            let request = &self.plan.requests()[number];
-            let tensor = self.plan.tensor(request);
-            let copied = self.copied.get(&number);
-            let maker = copied.map_or(self.maker, |copied| &copied.maker);
-            let made = make(py, maker, &tensor, request, buffer)?;
-            self.made[number] = Some(match copied {
-                Some(Copied { copy, .. }) => copy.call1(py, (made,))?,
-                None => made.unbind(),
-            });
-        }
-        Ok(())
-    }
-}
-
-/// The tensor that `request`, which is for something of `tensor`, makes out of its buffer.
-pub(crate) fn make<'py>(
-    py: Python<'py>,
-    maker: &Maker,
-    tensor: &TensorInfo<'_>,
-    request: &Request,
-    mut buffer: Buffer,
-) -> PyResult<Bound<'py, PyAny>> {
-    let dtype = request.dtype.unwrap_or(tensor.dtype);
-    to_native_order(&mut buffer, alignment(dtype));
-    let shape = shape_of(tensor, request);
-    maker.make(py, Memory::of_owned(buffer), dtype, shape)
-}
-
-/// The shape of what `request` wants of `tensor`.
-pub(crate) fn shape_of<'a>(tensor: &TensorInfo<'a>, request: &'a Request) -> &'a [u64] {
-    match &request.selection {
-        Some(selection) => selection.shape(),
-        None => tensor.shape,
+        let made = &mut self.made;
+        let mut take = |request, tensor: Bound<'_, PyAny>| made[request] = Some(tensor.unbind());
+        self.assembly.tensors(py, self.plan, complete, &mut take)
     }
 }
 

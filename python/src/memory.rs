@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pyo3::prelude::*;
 use tensorhold::{Buffer, Map, Result};
 
 /// Writable bytes that live as long as this does.
@@ -9,6 +10,26 @@ pub(crate) struct Memory {
     ptr: *mut u8,
     len: usize,
     owner: Owner,
+    device: DlDevice,
+}
+
+/// A device in DLPack's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DlDevice {
+    pub(crate) kind: i32,
+    pub(crate) index: i32,
+}
+
+impl DlDevice {
+    pub(crate) const CPU: DlDevice = DlDevice { kind: 1, index: 0 };
+
+    pub(crate) fn cuda(index: i32) -> DlDevice {
+        DlDevice { kind: 2, index }
+    }
+
+    pub(crate) fn rocm(index: i32) -> DlDevice {
+        DlDevice { kind: 10, index }
+    }
 }
 
 /// What keeps bytes alive; it is held, never read.
@@ -17,6 +38,8 @@ pub(crate) enum Owner {
     Map(#[allow(dead_code)] Arc<Map>),
     /// Memory of their own.
     Owned(#[allow(dead_code)] Buffer),
+    /// An object of a framework.
+    Object(#[allow(dead_code)] Arc<Py<PyAny>>),
     /// An object that exports a buffer.
     Buffer(#[allow(dead_code)] Arc<crate::buffer::View>),
 }
@@ -40,6 +63,7 @@ impl Memory {
             ptr,
             len,
             owner: Owner::Map(Arc::clone(map)),
+            device: DlDevice::CPU,
         })
     }
 
@@ -60,6 +84,7 @@ impl Memory {
             ptr,
             len,
             owner: Owner::Buffer(Arc::clone(view)),
+            device: DlDevice::CPU,
         })
     }
 
@@ -69,6 +94,22 @@ impl Memory {
             ptr: buffer.as_ptr(),
             len: buffer.len(),
             owner: Owner::Owned(buffer),
+            device: DlDevice::CPU,
+        }
+    }
+
+    /// `len` bytes of a device from `address` on, in memory of `owner`.
+    pub(crate) fn of_device(
+        address: usize,
+        len: usize,
+        owner: Arc<Py<PyAny>>,
+        device: DlDevice,
+    ) -> Memory {
+        Memory {
+            ptr: std::ptr::with_exposed_provenance_mut(address),
+            len,
+            owner: Owner::Object(owner),
+            device,
         }
     }
 
@@ -88,6 +129,10 @@ impl Memory {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    pub(crate) fn device(&self) -> DlDevice {
+        self.device
     }
 
     /// Whether elements of `width` bytes may be read in place.

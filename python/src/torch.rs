@@ -124,14 +124,10 @@ pub(crate) fn tensor<'py>(
     shape: &[u64],
 ) -> PyResult<Bound<'py, PyAny>> {
     let torch = torch(py)?;
-    let Some(Type {
+    let Type {
         dtype: object,
         direct,
-    }) = &torch.types[dtype as usize]
-    else {
-        let message = format!("this PyTorch has no type for {dtype}");
-        return Err(error::new(py, ErrorKind::InvalidArgument, message));
-    };
+    } = type_of(py, dtype)?;
     let shape = storage_shape(py, dtype, shape)?;
     if memory.len() == 0 && shape.len() > 1 {
         // Other dimensions of an empty tensor can pass what strides can count.
@@ -147,6 +143,29 @@ pub(crate) fn tensor<'py>(
     bytes
         .call_method1(intern!(py, "view"), (object,))?
         .call_method1(intern!(py, "view"), (PyTuple::new(py, shape.iter())?,))
+}
+
+/// A tensor of PyTorch's own making, with no bytes of note.
+pub(crate) fn empty<'py>(
+    py: Python<'py>,
+    dtype: Dtype,
+    shape: &[u64],
+    device: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "dtype"), type_of(py, dtype)?.dtype.bind(py))?;
+    keywords.set_item(intern!(py, "device"), device)?;
+    let shape = PyTuple::new(py, storage_shape(py, dtype, shape)?.iter())?;
+    let module = py.import(intern!(py, "torch"))?;
+    module.call_method(intern!(py, "empty"), (shape,), Some(&keywords))
+}
+
+/// PyTorch's type for `dtype`.
+fn type_of(py: Python<'_>, dtype: Dtype) -> PyResult<&Type> {
+    torch(py)?.types[dtype as usize].as_ref().ok_or_else(|| {
+        let message = format!("this PyTorch has no type for {dtype}");
+        error::new(py, ErrorKind::InvalidArgument, message)
+    })
 }
 
 /// The shape that PyTorch stores: F4 lies in pairs along the last dimension.

@@ -46,7 +46,9 @@ pub use header::{
     TensorInfo, TensorSpec, header_length, layout,
 };
 pub use index::ShardIndex;
-pub use plan::{Cut, LoadPlan, Origin, Piece, Place, Request, SavePart, SavePlan, Task, Tasks};
+pub use plan::{
+    Cut, LoadPlan, Origin, Packer, Packing, Piece, Place, Request, SavePart, SavePlan, Task, Tasks,
+};
 pub use shape::{n_elements, shape_size_bytes};
 pub use slice::{BitRuns, Bounds, Index, Loop, Runs, Selection, Strided};
 pub use sniff::{Foreign, sniff};

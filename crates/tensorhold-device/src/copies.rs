@@ -92,7 +92,6 @@ fn continues(before: &Run, run: &Run, last: &SlotCopy<'_>, copy: &SlotCopy<'_>) 
 }
 
 fn check(copy: &SlotCopy<'_>, queue: &CopyQueue) -> Result<()> {
-    let is_ours = |of: &CopyQueue| ptr::eq(of, queue);
     if !copy.is_inside() {
         let SlotCopy { from, part, at } = copy;
         return Err(Error::new(
@@ -106,7 +105,7 @@ fn check(copy: &SlotCopy<'_>, queue: &CopyQueue) -> Result<()> {
             ),
         ));
     }
-    if !copy.part.queue().is_some_and(is_ours) {
+    if !ptr::eq(copy.part.queue(), queue) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             "the part is of a buffer of another queue",

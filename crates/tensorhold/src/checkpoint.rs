@@ -14,7 +14,7 @@ use tensorhold_io::{Buffer, Pread, open_regular};
 
 use crate::file::{File, OpenOptions};
 use crate::read;
-use crate::transfer::{Transfer, TransferOptions};
+use crate::transfer::{Memory, Transfer, TransferOptions};
 
 /// A checkpoint: the tensors of one file, of a folder, or of the shards that an index names.
 #[derive(Debug)]
@@ -256,7 +256,8 @@ impl<'a> Tensor<'a> {
         let files = std::slice::from_ref(self.file);
         let options = TransferOptions::default();
         let (mut buffers, _) = Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(()))?;
-        Ok(buffers.pop().expect("the plan has one buffer"))
+        let buffer = buffers.pop().and_then(Memory::into_host);
+        Ok(buffer.expect("the plan has one buffer, of the host"))
     }
 
     /// Fills `into` with the bytes of `selection`, which was resolved against this tensor.

@@ -45,10 +45,14 @@ pub use save::{
 };
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
+pub use tensorhold_device::{
+    CopyQueue, Device, DeviceBuffer, RawStream, RingUsage, Runtime, Vendor, release_ring,
+    ring_usage, set_ring_limit,
+};
 pub use tensorhold_io::{
     AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,
 };
 pub use tensorhold_quant::can_cast;
-pub use transfer::{Numbered, Transfer, TransferOptions, TransferStats};
+pub use transfer::{Memory, Numbered, Transfer, TransferOptions, TransferStats};
 pub use units::{Bytes, Count, Exact, parse_bytes};
 pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};

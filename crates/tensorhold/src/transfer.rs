@@ -10,8 +10,10 @@
 
 mod counters;
 mod exchange;
+mod memory;
 mod origin;
 mod queue;
+mod staging;
 mod sync;
 mod worker;
 
@@ -19,7 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tensorhold_core::{ByteRange, Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
-use tensorhold_io::{Buffer, Wanted, Way};
+use tensorhold_device::Slot;
+use tensorhold_io::{Wanted, Way};
 use tensorhold_quant::can_cast;
 
 use self::counters::Counters;
@@ -31,6 +34,7 @@ use crate::file::File;
 pub(crate) use self::origin::Origin;
 
 pub use self::counters::TransferStats;
+pub use self::memory::Memory;
 
 /// How a plan is carried out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -42,7 +46,7 @@ pub struct TransferOptions {
 }
 
 /// Buffers with their numbers in the plan.
-pub type Numbered = Vec<(usize, Buffer)>;
+pub type Numbered = Vec<(usize, Memory)>;
 
 /// A plan that is being carried out in the background.
 ///
@@ -94,9 +98,9 @@ impl Transfer {
         given: Numbered,
         options: TransferOptions,
         progress: &mut dyn FnMut(u64) -> Result<()>,
-    ) -> Result<(Vec<Buffer>, TransferStats)> {
+    ) -> Result<(Vec<Memory>, TransferStats)> {
         let plan = plan.into();
-        let mut buffers: Vec<Option<Buffer>> = Vec::new();
+        let mut buffers: Vec<Option<Memory>> = Vec::new();
         buffers.resize_with(plan.buffers().len(), || None);
         let mut take = |complete: &mut Numbered, done| {
             for (number, buffer) in complete.drain(..) {
@@ -105,7 +109,7 @@ impl Transfer {
             progress(done)
         };
         let (_, stats) = Transfer::run_each(plan, files, given, options, &mut take)?;
-        let buffers: Option<Vec<Buffer>> = buffers.into_iter().collect();
+        let buffers: Option<Vec<Memory>> = buffers.into_iter().collect();
         let buffers = buffers.expect("the transfer gives every buffer once before it ends");
         Ok((buffers, stats))
     }
@@ -151,7 +155,11 @@ impl Transfer {
             .zip(&wanted)
             .map(|(file, &wanted)| file.origin(wanted))
             .collect();
-        let tasks = plan.tasks(|file| cut_for(origins[file].way()))?;
+        let goes_through_slots = given.iter().any(|(_, memory)| memory.is_device());
+        let tasks = plan.tasks(|file| match cut_for(origins[file].way()) {
+            cut if goes_through_slots => fit_slots(cut),
+            cut => cut,
+        })?;
         let n_workers = n_workers(&origins, &wanted, &tasks, options);
         let n_stretches = match origins.iter().any(Origin::wants_contiguous) {
             true => n_workers,
@@ -199,7 +207,7 @@ impl Transfer {
         clippy::should_implement_trait,
         reason = "an iterator's items could not tell the end from an error"
     )]
-    pub fn next(&self) -> Result<Option<(usize, Buffer)>> {
+    pub fn next(&self) -> Result<Option<(usize, Memory)>> {
         loop {
             if let Some(ready) = self.shared.exchange.poll()? {
                 return Ok(Some(ready));
@@ -229,7 +237,7 @@ impl Transfer {
     ///
     /// # Errors
     /// As [`next`](Transfer::next).
-    pub fn take(&self, buffer: usize) -> Result<Option<Buffer>> {
+    pub fn take(&self, buffer: usize) -> Result<Option<Memory>> {
         self.shared.exchange.demand(buffer, &self.shared.tasks);
         while self.helps && !self.shared.exchange.is_ready(buffer) && self.work_once() {}
         self.shared.exchange.take(buffer)
@@ -281,6 +289,20 @@ impl Drop for Transfer {
 const INLINE_BYTES: u64 = 1 << 20;
 
 const PIECE_BYTES: u64 = 8 << 20;
+
+const _: () = assert!(PIECE_BYTES <= Slot::BYTES as u64);
+
+/// What is cast becomes at most so many times as large.
+const MOST_GROWTH: u64 = 8;
+
+/// The same with pieces that fit into a slot when they are cast: those come by way of a window.
+fn fit_slots(cut: Cut) -> Cut {
+    let window_bytes = cut.window_bytes.min(Slot::BYTES as u64 / MOST_GROWTH);
+    Cut {
+        window_bytes,
+        ..cut
+    }
+}
 
 /// How what is read in this way is best cut.
 pub(crate) fn cut_for(way: Way) -> Cut {

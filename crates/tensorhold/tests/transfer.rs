@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tensorhold::{
-    Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, Index, LoadPlan, OpenOptions, Place,
-    Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions, save_file,
+    Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, Index, LoadPlan, Memory, OpenOptions,
+    Place, Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions, save_file,
 };
 
 const BACKENDS: [Backend; 4] = [
@@ -77,13 +77,19 @@ fn start(checkpoint: &Checkpoint, plan: LoadPlan, options: TransferOptions) -> T
     Transfer::start(plan, checkpoint.files(), Vec::new(), options).expect("it is in order")
 }
 
+fn host(memory: &Memory) -> &Buffer {
+    memory.as_host().expect("it is the host's")
+}
+
 fn run(checkpoint: &Checkpoint, plan: LoadPlan, options: TransferOptions) -> Vec<Buffer> {
     let files = checkpoint.files();
     let (buffers, stats) =
         Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(())).expect("it is in order");
     let size_bytes: usize = buffers.iter().map(|buffer| buffer.len()).sum();
     assert_eq!(stats.wanted_bytes, size_bytes as u64);
-    buffers
+    let host = buffers.into_iter().map(Memory::into_host);
+    host.map(|buffer| buffer.expect("it is the host's"))
+        .collect()
 }
 
 fn threads(n_threads: usize) -> TransferOptions {
@@ -132,12 +138,12 @@ fn buffers_are_given_once_in_whatever_order() {
         let transfer = start(&checkpoint, plan_all(&checkpoint), options);
         for number in [5, 8, 0] {
             let buffer = transfer.take(number).unwrap().unwrap();
-            assert!(buffer[..] == expected[number][..]);
+            assert!(host(&buffer)[..] == expected[number][..]);
             assert!(transfer.take(number).unwrap().is_none());
         }
         let mut others = Vec::new();
         while let Some((number, buffer)) = transfer.next().unwrap() {
-            assert!(buffer[..] == expected[number][..]);
+            assert!(host(&buffer)[..] == expected[number][..]);
             others.push(number);
         }
         others.sort_unstable();
@@ -165,14 +171,14 @@ fn given_memory_is_filled_in_place() {
     let (buffers, _) = Transfer::run(
         plan,
         checkpoint.files(),
-        vec![(joined, given)],
+        vec![(joined, given.into())],
         threads(2),
         &mut |_| Ok(()),
     )
     .unwrap();
-    assert_eq!(buffers[0].as_ptr(), address);
-    assert!(buffers[0][..100] == expected[1][..]);
-    assert!(buffers[0][100..] == expected[0][..]);
+    assert_eq!(host(&buffers[0]).as_ptr(), address);
+    assert!(host(&buffers[0])[..100] == expected[1][..]);
+    assert!(host(&buffers[0])[100..] == expected[0][..]);
 }
 
 #[test]
@@ -188,7 +194,7 @@ fn a_limit_of_memory_holds_while_nothing_is_taken() {
     let transfer = start(&checkpoint, plan_all(&checkpoint), options);
     for (number, expected) in expected.iter().enumerate() {
         let buffer = transfer.take(number).unwrap().unwrap();
-        assert!(buffer[..] == expected[..]);
+        assert!(host(&buffer)[..] == expected[..]);
         let ahead = transfer.stats().read_bytes - ((number as u64 + 1) << 20);
         assert!(ahead <= 5 << 20, "{ahead} bytes were read ahead");
     }
@@ -317,7 +323,7 @@ proptest! {
         let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
         let transfer = start(&checkpoint, plan, options);
         while let Some((number, buffer)) = transfer.next().unwrap() {
-            prop_assert_eq!(&buffer[..], &expected[number][..]);
+            prop_assert_eq!(&host(&buffer)[..], &expected[number][..]);
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tensorhold::{
-    Backend, Buffer, Checkpoint, Dtype, Durability, ErrorKind, LoadPlan, OpenOptions, Request,
-    Result, SaveOptions, TensorSpec, Transfer, TransferOptions, save_file,
+    Backend, Checkpoint, Dtype, Durability, ErrorKind, LoadPlan, Memory, Numbered, OpenOptions,
+    Request, Result, SaveOptions, TensorSpec, Transfer, TransferOptions, save_file,
 };
 
 /// All that need not hold a map of the file, whose owner must not cut it.
@@ -80,8 +80,8 @@ fn start(checkpoint: &Checkpoint, options: TransferOptions) -> Transfer {
 }
 
 /// What the transfer gives until it ends; how it ends.
-fn drain(transfer: &Transfer) -> (Vec<(usize, Buffer)>, Result<()>) {
-    let mut given = Vec::new();
+fn drain(transfer: &Transfer) -> (Numbered, Result<()>) {
+    let mut given = Numbered::new();
     loop {
         match transfer.next() {
             Ok(Some(buffer)) => given.push(buffer),
@@ -91,12 +91,12 @@ fn drain(transfer: &Transfer) -> (Vec<(usize, Buffer)>, Result<()>) {
     }
 }
 
-fn is_right(given: &[(usize, Buffer)], checkpoint: &Checkpoint) -> bool {
+fn is_right(given: &[(usize, Memory)], checkpoint: &Checkpoint) -> bool {
     let plan = plan_all(checkpoint);
     given.iter().all(|(number, buffer)| {
         let name = plan.tensor(&plan.requests()[*number]).name;
         let tensor: usize = name[1..].parse().expect("a number");
-        buffer[..] == TENSORS[tensor][..]
+        buffer.as_host().expect("it is the host's")[..] == TENSORS[tensor][..]
     })
 }
 

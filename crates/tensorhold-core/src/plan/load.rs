@@ -1,6 +1,7 @@
 //! Requests for tensors and parts of tensors.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -38,6 +39,8 @@ pub struct LoadPlan {
     size_bytes: u64,
     /// Whether a request was given a place by the caller, and thus one that others could have or that leaves something unfilled.
     has_places: bool,
+    /// The buffers in which some bytes are filled by nobody.
+    shared: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -186,8 +189,20 @@ impl LoadPlan {
         self.buffers.len() - 1
     }
 
+    /// A new buffer, empty yet, that may have gaps.
+    pub(super) fn add_shared(&mut self) -> usize {
+        let buffer = self.push_buffer(0);
+        self.shared.insert(buffer);
+        buffer
+    }
+
+    /// Gives a buffer `size_bytes`.
+    pub(super) fn grow(&mut self, buffer: usize, size_bytes: u64) {
+        self.buffers[buffer] = size_bytes;
+    }
+
     /// The bytes that `request` takes in its buffer.
-    fn check(&self, request: &Request) -> Result<u64> {
+    pub(super) fn check(&self, request: &Request) -> Result<u64> {
         let &Request { file, tensor, .. } = request;
         let tensor_bytes = self
             .offsets(file, tensor)
@@ -333,7 +348,8 @@ impl LoadPlan {
         for (buffer, &size_bytes) in self.buffers.iter().enumerate() {
             let mut end = 0;
             while let Some((_, range, request)) = rest.next_if(|&(of, ..)| of == buffer) {
-                if range.start != end {
+                let is_free = range.start > end && self.shared.contains(&buffer);
+                if range.start != end && !is_free {
                     let what = if range.start < end { "twice" } else { "never" };
                     let (from, to) = (range.start.min(end), range.start.max(end));
                     return Err(invalid(format!(

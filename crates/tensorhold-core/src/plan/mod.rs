@@ -5,9 +5,11 @@
 
 mod display;
 mod load;
+mod pack;
 mod save;
 mod tasks;
 
 pub use load::{LoadPlan, Place, Request};
+pub use pack::{Packer, Packing};
 pub use save::{Origin, SavePart, SavePlan};
 pub use tasks::{Cut, Piece, Task, Tasks};

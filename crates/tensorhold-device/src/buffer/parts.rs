@@ -80,8 +80,16 @@ impl DevicePart {
     }
 
     /// The queue whose copies go to it.
-    pub(crate) fn queue(&self) -> Option<&CopyQueue> {
-        Some(&**self.whole.as_ref()?.buffer.queue())
+    ///
+    /// # Panics
+    /// Never, as the buffer is held until the part is joined or dropped.
+    #[must_use]
+    pub fn queue(&self) -> &CopyQueue {
+        let whole = self.whole.as_ref();
+        whole
+            .expect("it is held until the part goes")
+            .buffer
+            .queue()
     }
 
     /// Whether `next` is of the same buffer.

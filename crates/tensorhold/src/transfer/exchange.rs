@@ -7,8 +7,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use tensorhold_core::{Error, ErrorKind, LoadPlan, Result, Task, Tasks};
-use tensorhold_io::{Buffer, Part};
+use tensorhold_io::Buffer;
 
+use super::memory::{Memory, Share};
 use super::queue::Queue;
 use super::sync::{self, Condvar, Mutex, MutexGuard};
 
@@ -32,8 +33,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Lent {
     /// A part of a buffer that others fill too.
-    Part(Part),
-    /// A whole buffer.
+    Part(Share),
+    /// A whole buffer of the host.
     Whole(Buffer),
     /// A whole buffer of this many bytes, which the worker makes.
     New(u64),
@@ -76,10 +77,10 @@ enum End {
 #[derive(Debug)]
 enum Slot {
     /// Nothing was read yet; with memory, if it was given.
-    Waiting(Option<Buffer>),
-    /// The parts that no worker has yet, by piece.
-    Lent(Vec<(usize, Part)>),
-    Ready(Buffer),
+    Waiting(Option<Memory>),
+    /// The parts by piece, as far as no worker has them yet.
+    Lent(Vec<(usize, Option<Share>)>),
+    Ready(Memory),
     Gone,
 }
 
@@ -93,7 +94,7 @@ impl Exchange {
         plan: &LoadPlan,
         tasks: &Tasks,
         queue: Queue,
-        given: Vec<(usize, Buffer)>,
+        given: Vec<(usize, Memory)>,
         memory_limit: Option<u64>,
     ) -> Result<Exchange> {
         let sizes = plan.buffers().to_vec();
@@ -110,7 +111,7 @@ impl Exchange {
         let mut ready = VecDeque::new();
         for (number, slot) in slots.iter_mut().enumerate() {
             if let (true, Slot::Waiting(given)) = (pieces_of[number].is_empty(), &mut *slot) {
-                let buffer = given.take().map_or_else(|| Buffer::allocate(0), Ok)?;
+                let buffer = given.take().map_or_else(|| allocate(0), Ok)?;
                 *slot = Slot::Ready(buffer);
                 ready.push_back(number);
             }
@@ -168,7 +169,7 @@ impl Exchange {
     }
 
     /// Takes back what a job filled: the buffers that it completed.
-    pub fn finish(&self, complete: Vec<(usize, Buffer)>) {
+    pub fn finish(&self, complete: Vec<(usize, Memory)>) {
         let mut state = self.lock();
         state.n_running -= 1;
         state.n_ready += complete.len();
@@ -193,7 +194,7 @@ impl Exchange {
     }
 
     /// A buffer that is ready, if there is one now.
-    pub fn poll(&self) -> Result<Option<(usize, Buffer)>> {
+    pub fn poll(&self) -> Result<Option<(usize, Memory)>> {
         let mut state = self.lock();
         let ready = state.next_ready()?;
         self.tell_workers(state);
@@ -201,7 +202,7 @@ impl Exchange {
     }
 
     /// Adds all buffers that are ready now to `complete`; whether there were any.
-    pub fn poll_all(&self, complete: &mut Vec<(usize, Buffer)>) -> Result<bool> {
+    pub fn poll_all(&self, complete: &mut Vec<(usize, Memory)>) -> Result<bool> {
         let mut state = self.lock();
         let n_before = complete.len();
         while let Some(ready) = state.next_ready()? {
@@ -212,7 +213,7 @@ impl Exchange {
     }
 
     /// The next buffer that is ready, waiting for it; `None` when all were given out.
-    pub fn next(&self) -> Result<Option<(usize, Buffer)>> {
+    pub fn next(&self) -> Result<Option<(usize, Memory)>> {
         let mut state = self.lock();
         loop {
             let ready = state.next_ready()?;
@@ -252,7 +253,7 @@ impl Exchange {
     }
 
     /// This buffer, waiting for it; `None` if it was given out before.
-    pub fn take(&self, buffer: usize) -> Result<Option<Buffer>> {
+    pub fn take(&self, buffer: usize) -> Result<Option<Memory>> {
         let mut state = self.lock();
         loop {
             state.check()?;
@@ -330,22 +331,29 @@ impl State {
             let given = given.take();
             self.in_flight_bytes += size_bytes;
             let pieces = &self.order[self.pieces_of[buffer].clone()];
-            if pieces.len() == 1 {
-                *slot = Slot::Lent(Vec::new());
-                return Ok(given.map_or(Lent::New(size_bytes), Lent::Whole));
-            }
-            let whole = given.map_or_else(|| Buffer::allocate(size_bytes), Ok)?;
+            let whole = match (given, pieces.len()) {
+                (None, 1) => {
+                    *slot = Slot::Lent(Vec::new());
+                    return Ok(Lent::New(size_bytes));
+                }
+                (Some(Memory::Host(whole)), 1) => {
+                    *slot = Slot::Lent(Vec::new());
+                    return Ok(Lent::Whole(whole));
+                }
+                (Some(given), _) => given,
+                (None, _) => allocate(size_bytes)?,
+            };
             *slot = Slot::Lent(split(whole, pieces, tasks));
         }
         let Slot::Lent(parts) = slot else {
             unreachable!("a piece is lent once, and a buffer is complete when all its pieces were");
         };
         let at = parts.binary_search_by_key(&number, |(piece, _)| *piece);
-        let at = at.expect("a piece is lent once");
-        Ok(Lent::Part(parts.remove(at).1))
+        let part = at.ok().and_then(|at| parts[at].1.take());
+        Ok(Lent::Part(part.expect("a piece is lent once")))
     }
 
-    fn next_ready(&mut self) -> Result<Option<(usize, Buffer)>> {
+    fn next_ready(&mut self) -> Result<Option<(usize, Memory)>> {
         self.check()?;
         while let Some(number) = self.ready.pop_front() {
             if let Some(buffer) = self.give_out(number) {
@@ -355,7 +363,7 @@ impl State {
         Ok(None)
     }
 
-    fn give_out(&mut self, number: usize) -> Option<Buffer> {
+    fn give_out(&mut self, number: usize) -> Option<Memory> {
         let slot = &mut self.slots[number];
         if !matches!(slot, Slot::Ready(_)) {
             return None;
@@ -393,8 +401,12 @@ fn allocate_together(slots: &mut [Slot], sizes: &[u64]) {
     };
     let slots = slots.iter_mut().filter(|slot| is_missing(slot));
     for (slot, buffer) in slots.zip(made) {
-        *slot = Slot::Waiting(Some(buffer));
+        *slot = Slot::Waiting(Some(buffer.into()));
     }
+}
+
+fn allocate(size_bytes: u64) -> Result<Memory> {
+    Buffer::allocate(size_bytes).map(Memory::Host)
 }
 
 fn ended() -> Error {
@@ -402,14 +414,15 @@ fn ended() -> Error {
 }
 
 /// The parts of `whole` for `pieces`, which lie in the order of their places, by piece.
-fn split(whole: Buffer, pieces: &[usize], tasks: &Tasks) -> Vec<(usize, Part)> {
+fn split(whole: Memory, pieces: &[usize], tasks: &Tasks) -> Vec<(usize, Option<Share>)> {
     let in_memory = |bytes: u64| usize::try_from(bytes).expect("the buffer is in memory");
     let places: Vec<Range<usize>> = pieces
         .iter()
         .map(|&number| tasks.all_pieces()[number].place)
         .map(|place| in_memory(place.start)..in_memory(place.end))
         .collect();
-    let mut parts: Vec<(usize, Part)> = pieces.iter().copied().zip(whole.split(&places)).collect();
+    let parts = whole.split(&places).into_iter().map(Some);
+    let mut parts: Vec<(usize, Option<Share>)> = pieces.iter().copied().zip(parts).collect();
     parts.sort_unstable_by_key(|(piece, _)| *piece);
     parts
 }
@@ -483,11 +496,11 @@ mod model {
         while let Ok(Some(job)) = exchange.job(worker, tasks, Patience::Wait) {
             let mut complete = Vec::new();
             for (piece, lent) in tasks.pieces(&tasks.tasks()[job.task]).iter().zip(job.lent) {
-                let Lent::Part(mut part) = lent else {
-                    unreachable!("every buffer has two pieces");
+                let Lent::Part(Share::Host(mut part)) = lent else {
+                    unreachable!("every buffer has two pieces, on the host");
                 };
                 part.fill(u8::try_from(job.task).expect("four tasks") + 1);
-                complete.extend(part.join().map(|buffer| (piece.buffer, buffer)));
+                complete.extend(part.join().map(|buffer| (piece.buffer, buffer.into())));
             }
             exchange.finish(complete);
         }

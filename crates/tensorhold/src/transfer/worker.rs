@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
-use tensorhold_io::{Buffer, Part, fetch};
+use tensorhold_device::{CopyQueue, DevicePart};
+use tensorhold_io::{Buffer, fetch};
 use tensorhold_quant::cast;
 
 use super::counters::Counters;
 use super::exchange::{Exchange, Job, Lent, Patience};
+use super::memory::{Memory, Share};
 use super::origin::Origin;
+use super::{Numbered, staging};
 
 /// What the workers of a transfer, and its consumer, have in common.
 #[derive(Debug)]
@@ -32,8 +35,14 @@ pub(super) struct Worker {
 
 /// What a piece is filled into.
 enum Place {
-    Part(Part),
+    Part(Share),
     Whole(Buffer),
+}
+
+/// Where that is.
+enum Kind<'a> {
+    Host(&'a mut [u8]),
+    Device(&'a DevicePart),
 }
 
 impl Worker {
@@ -76,7 +85,7 @@ impl Worker {
         true
     }
 
-    fn carry_out(&mut self, shared: &Shared, job: Job) -> Result<Vec<(usize, Buffer)>> {
+    fn carry_out(&mut self, shared: &Shared, job: Job) -> Result<Numbered> {
         let task = &shared.tasks.tasks()[job.task];
         let pieces = shared.tasks.pieces(task);
         let begun = Instant::now();
@@ -98,9 +107,10 @@ impl Worker {
     ) -> Result<()> {
         let source = shared.origins[task.extent.file].source();
         let range = task.extent.range;
+        let lane = self.lane();
         if let (
             [
-                Piece {
+                piece @ Piece {
                     selection: None,
                     cast: None,
                     ..
@@ -109,17 +119,30 @@ impl Worker {
             [place],
         ) = (pieces, &mut *places)
         {
-            return source.read_at(range.start, place.bytes());
+            let read = |into: &mut [u8]| source.read_at(range.start, into);
+            return match place.by_kind() {
+                Kind::Host(into) => read(into),
+                Kind::Device(part) => {
+                    staging::send(lane, vec![(piece, part)], &mut |_, into| read(into))
+                }
+            };
         }
         let mut taken = Ok(());
-        let mut take =
-            |bytes: &[u8]| taken = take_apart(&shared.plan, pieces, places, range, bytes);
+        let mut take = |bytes: &[u8]| {
+            let mut window = Window::new(&shared.plan, range, bytes);
+            taken = window.take_apart(lane, pieces, places);
+        };
         if !source.with_bytes(range, &mut take)? {
             let scratch = self.scratch(range.len())?;
             source.read_at(range.start, scratch)?;
             take(scratch);
         }
         taken
+    }
+
+    /// The streams to devices are shared out among the workers.
+    fn lane(&self) -> usize {
+        self.number % CopyQueue::N_LANES
     }
 
     fn scratch(&mut self, size_bytes: u64) -> Result<&mut [u8]> {
@@ -137,18 +160,19 @@ impl Worker {
 }
 
 impl Place {
-    fn bytes(&mut self) -> &mut [u8] {
+    fn by_kind(&mut self) -> Kind<'_> {
         match self {
-            Place::Part(part) => part,
-            Place::Whole(buffer) => buffer,
+            Place::Part(Share::Host(part)) => Kind::Host(part),
+            Place::Part(Share::Device(part)) => Kind::Device(part),
+            Place::Whole(buffer) => Kind::Host(buffer),
         }
     }
 
     /// The buffer, if this was the last part of it.
-    fn complete(self) -> Option<Buffer> {
+    fn complete(self) -> Option<Memory> {
         match self {
             Place::Part(part) => part.join(),
-            Place::Whole(buffer) => Some(buffer),
+            Place::Whole(buffer) => Some(buffer.into()),
         }
     }
 }
@@ -169,35 +193,58 @@ fn places(lent: Vec<Lent>) -> Result<Vec<Place>> {
     Ok(lent.into_iter().map(place).collect())
 }
 
-/// Puts the pieces in `bytes`, which are those of `range` of the file, in their places.
-fn take_apart(
-    plan: &LoadPlan,
-    pieces: &[Piece],
-    places: &mut [Place],
+/// Bytes of a file that pieces are taken out of.
+struct Window<'a> {
+    plan: &'a LoadPlan,
     range: ByteRange,
-    bytes: &[u8],
-) -> Result<()> {
-    let within = |position: u64| {
-        usize::try_from(position - range.start).expect("a piece lies in the bytes of its task")
-    };
-    let mut gathered = Vec::new();
-    for (piece, place) in pieces.iter().zip(places) {
-        let span = &bytes[within(piece.range.start)..within(piece.range.end)];
-        let into = place.bytes();
-        let from = || plan.tensor(&plan.requests()[piece.request]).dtype;
+    bytes: &'a [u8],
+    /// What is gathered before it is cast.
+    gathered: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(plan: &'a LoadPlan, range: ByteRange, bytes: &'a [u8]) -> Window<'a> {
+        Window {
+            plan,
+            range,
+            bytes,
+            gathered: Vec::new(),
+        }
+    }
+
+    /// Puts the pieces in their places.
+    fn take_apart(&mut self, lane: usize, pieces: &[Piece], places: &mut [Place]) -> Result<()> {
+        let mut to_devices: Vec<(&Piece, &DevicePart)> = Vec::new();
+        for (piece, place) in pieces.iter().zip(places) {
+            match place.by_kind() {
+                Kind::Host(into) => self.take(piece, into)?,
+                Kind::Device(part) => to_devices.push((piece, part)),
+            }
+        }
+        staging::send(lane, to_devices, &mut |piece, into| self.take(piece, into))
+    }
+
+    fn take(&mut self, piece: &Piece, into: &mut [u8]) -> Result<()> {
+        let within = |position: u64| {
+            let offset = usize::try_from(position - self.range.start);
+            offset.expect("a piece lies in the bytes of its task")
+        };
+        let span = &self.bytes[within(piece.range.start)..within(piece.range.end)];
+        let from = || self.plan.tensor(&self.plan.requests()[piece.request]).dtype;
         match (&piece.selection, piece.cast) {
             (None, None) => into.copy_from_slice(span),
             (Some(selection), None) => selection.gather_span_announced(span, into, fetch),
             (None, Some(to)) => cast(from(), span, to, into)?,
             (Some(selection), Some(to)) => {
                 let size = usize::try_from(selection.size_bytes());
-                gathered.resize(size.expect("it is no larger than its span"), 0);
-                selection.gather_span_announced(span, &mut gathered, fetch);
-                cast(from(), &gathered, to, into)?;
+                let size = size.expect("it is no larger than its span");
+                self.gathered.resize(size, 0);
+                selection.gather_span_announced(span, &mut self.gathered, fetch);
+                cast(from(), &self.gathered, to, into)?;
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Names the file, and the tensor that the bytes of the error belong to.

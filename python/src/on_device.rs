@@ -1,0 +1,200 @@
+//! Tensors on a device that the engine itself copies to.
+//!
+//! PyTorch gives the memory, so that its allocator knows of it, and its current stream waits for the copies; the host does not.
+
+use std::sync::Arc;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use tensorhold::{
+    CopyQueue, DeviceBuffer, Dtype, LoadPlan, Numbered, Packing, RawStream, Request, Runtime,
+    Vendor,
+};
+
+use crate::assembly::shape_of;
+use crate::framework::Framework;
+use crate::memory::{DlDevice, Memory};
+use crate::tensors::Maker;
+use crate::{error, torch};
+
+/// Names the library that is used as the runtime, also where PyTorch knows of no device.
+const RUNTIME: &str = "TENSORHOLD_RUNTIME";
+
+/// Smaller tensors share memory: PyTorch takes some microseconds for each request.
+pub(crate) const PACKING: Packing = Packing {
+    alignment: 256,
+    own_bytes: 1 << 20,
+    shared_bytes: 32 << 20,
+};
+
+/// A device, and the way to it.
+pub(crate) struct Target {
+    queue: Arc<CopyQueue>,
+    /// What PyTorch is asked for memory of: of the test double, the host.
+    place: String,
+    is_double: bool,
+    dlpack: DlDevice,
+}
+
+/// What owns the memory of a buffer.
+enum Base {
+    /// The tensor that the buffer is for.
+    Own(Py<PyAny>),
+    /// Memory that several tensors share.
+    Shared(Arc<Py<PyAny>>),
+}
+
+impl Target {
+    /// The engine's way to where `maker` makes tensors; `None` where that is the host, or where PyTorch is to move them.
+    pub(crate) fn of(py: Python<'_>, maker: &Maker) -> PyResult<Option<Target>> {
+        let Some(ordinal) = maker.device.cuda_ordinal() else {
+            return Ok(None);
+        };
+        if maker.framework != Framework::Torch {
+            return Ok(None);
+        }
+        let is_named = std::env::var_os(RUNTIME).is_some();
+        if !is_named && !has_cuda(py)? {
+            return Ok(None);
+        }
+        match (Target::new(ordinal), is_named) {
+            (Ok(target), _) => Ok(Some(target)),
+            (Err(error), true) => Err(error::to_py(py, &error)),
+            // PyTorch finds its own words, or its own way.
+            (Err(_), false) => Ok(None),
+        }
+    }
+
+    fn new(ordinal: usize) -> tensorhold::Result<Target> {
+        let runtime = Runtime::find()?;
+        let queue = CopyQueue::new(runtime.device(ordinal)?)?;
+        let is_double = runtime.is_double();
+        let index = i32::try_from(ordinal).expect("the runtime has counted it");
+        let (place, dlpack) = match runtime.vendor() {
+            _ if is_double => ("cpu".to_owned(), DlDevice::CPU),
+            Vendor::Cuda => (format!("cuda:{ordinal}"), DlDevice::cuda(index)),
+            Vendor::Hip => (format!("cuda:{ordinal}"), DlDevice::rocm(index)),
+        };
+        Ok(Target {
+            queue,
+            place,
+            is_double,
+            dlpack,
+        })
+    }
+
+    /// Memory for the buffers of `plan` but those that `is_given`, which copies may write to as soon as the current stream
+    /// allows.
+    pub(crate) fn allocate(
+        &self,
+        py: Python<'_>,
+        plan: &LoadPlan,
+        is_given: impl Fn(usize) -> bool,
+    ) -> PyResult<Numbered> {
+        let mut alone: Vec<Option<&Request>> = vec![None; plan.buffers().len()];
+        for request in plan.requests() {
+            if plan.size_of(request) >= PACKING.own_bytes {
+                alone[request.place.buffer] = Some(request);
+            }
+        }
+        let mut made = Numbered::new();
+        let wanted = plan.buffers().iter().zip(alone).enumerate();
+        for (number, (&size_bytes, alone)) in wanted.filter(|&(number, _)| !is_given(number)) {
+            let buffer = match alone {
+                Some(request) => self.own(py, plan, request, size_bytes)?,
+                None => self.shared(py, size_bytes)?,
+            };
+            made.push((number, buffer.into()));
+        }
+        let begun = self.queue.begin_after(self.stream(py)?);
+        begun.map_err(|error| error::to_py(py, &error))?;
+        Ok(made)
+    }
+
+    fn own(
+        &self,
+        py: Python<'_>,
+        plan: &LoadPlan,
+        request: &Request,
+        size_bytes: u64,
+    ) -> PyResult<DeviceBuffer> {
+        let info = plan.tensor(request);
+        let dtype = request.dtype.unwrap_or(info.dtype);
+        let tensor = torch::empty(py, dtype, shape_of(&info, request), &self.place)?;
+        self.buffer(&tensor, size_bytes, Base::Own(tensor.clone().unbind()))
+    }
+
+    fn shared(&self, py: Python<'_>, size_bytes: u64) -> PyResult<DeviceBuffer> {
+        let bytes = torch::empty(py, Dtype::U8, &[size_bytes], &self.place)?;
+        let base = Base::Shared(Arc::new(bytes.clone().unbind()));
+        Ok(self.buffer(&bytes, size_bytes, base)?.with_free_gaps())
+    }
+
+    fn buffer(
+        &self,
+        memory: &Bound<'_, PyAny>,
+        size_bytes: u64,
+        base: Base,
+    ) -> PyResult<DeviceBuffer> {
+        let py = memory.py();
+        let address: usize = memory.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let len = usize::try_from(size_bytes)?;
+        // SAFETY: PyTorch has just made the tensor, which `base` keeps alive and which nobody else knows of; its size is that of
+        // the buffer, as both follow from dtype and shape. What its memory was used for before is ordered by `begin_after`.
+        Ok(unsafe { DeviceBuffer::from_raw(&self.queue, address, len, Box::new(base)) })
+    }
+
+    /// Lets what the current stream is given from now on come after all copies until now.
+    pub(crate) fn signal(&self, py: Python<'_>) -> PyResult<()> {
+        // The double's memory is used by the host at once.
+        let signalled = match self.is_double {
+            true => py.detach(|| self.queue.synchronize()),
+            false => self.queue.signal(self.stream(py)?),
+        };
+        signalled.map_err(|error| error::to_py(py, &error))
+    }
+
+    /// The tensors of `requests`, all of which lie in `buffer`, to whose copies the current stream was signalled.
+    pub(crate) fn tensors<'py>(
+        &self,
+        py: Python<'py>,
+        plan: &LoadPlan,
+        requests: &[usize],
+        buffer: DeviceBuffer,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let address = buffer.address();
+        let base = buffer.into_owner().downcast::<Base>();
+        let base = match *base.expect("the owner was given by `allocate`") {
+            Base::Own(tensor) => return Ok(vec![tensor.into_bound(py)]),
+            Base::Shared(base) => base,
+        };
+        let tensor = |&number: &usize| {
+            let request = &plan.requests()[number];
+            let info = plan.tensor(request);
+            let memory = Memory::of_device(
+                address + usize::try_from(request.place.offset)?,
+                usize::try_from(plan.size_of(request))?,
+                Arc::clone(&base),
+                self.dlpack,
+            );
+            let dtype = request.dtype.unwrap_or(info.dtype);
+            torch::tensor(py, memory, dtype, shape_of(&info, request))
+        };
+        requests.iter().map(tensor).collect()
+    }
+
+    /// PyTorch's current stream of the device.
+    fn stream(&self, py: Python<'_>) -> PyResult<RawStream> {
+        if self.is_double {
+            return Ok(0);
+        }
+        let cuda = py.import("torch")?.getattr(intern!(py, "cuda"))?;
+        let stream = cuda.call_method1(intern!(py, "current_stream"), (&self.place,))?;
+        stream.getattr(intern!(py, "cuda_stream"))?.extract()
+    }
+}
+
+fn has_cuda(py: Python<'_>) -> PyResult<bool> {
+    let cuda = py.import("torch")?.getattr(intern!(py, "cuda"))?;
+    cuda.call_method0(intern!(py, "is_available"))?.extract()
+}
