@@ -1,6 +1,12 @@
 //! Loads onto devices give the bytes that loads into the host's memory give, on the double of each vendor.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the numbers of the cases are small"
+)]
 
 #[path = "../../tensorhold-device/tests/common/mod.rs"]
 mod common;
