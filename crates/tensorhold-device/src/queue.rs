@@ -1,5 +1,7 @@
 //! The copies of one transfer to one device.
 
+mod lane;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,19 +9,23 @@ use tensorhold_core::{Error, ErrorKind, Result};
 
 use crate::buffer::{DeviceBuffer, allocate};
 use crate::device::Device;
-use crate::stream::{self, Event, Stream};
+use crate::stream::{Event, Stream};
+use crate::sys::StreamHandle;
+
+pub(crate) use lane::Lane;
 
 /// A stream of the framework that the bytes are for, by its `cudaStream_t` or `hipStream_t`; 0 is the default stream of
-/// the device.
+/// the device. (2, the default stream of each thread, is the calling thread's only where the queue's device is its
+/// current one.)
 pub type RawStream = usize;
 
 /// Two streams ("lanes") of one device, for the copies of one transfer. Neither waits for any other stream unless it is
 /// told to.
 pub struct CopyQueue {
     device: Device,
-    lanes: [Stream; CopyQueue::N_LANES],
-    /// Recorded again each time, by whoever has the lock.
-    marker: Mutex<Event>,
+    lanes: [Lane; CopyQueue::N_LANES],
+    /// What the lanes are to wait for: recorded again each time, by whoever has the lock.
+    before: Mutex<Event>,
 }
 
 impl CopyQueue {
@@ -33,8 +39,8 @@ impl CopyQueue {
     pub fn new(device: Device) -> Result<Arc<CopyQueue>> {
         Ok(Arc::new(CopyQueue {
             device,
-            lanes: [Stream::new(device)?, Stream::new(device)?],
-            marker: Mutex::new(Event::new(device)?),
+            lanes: [Lane::new(device)?, Lane::new(device)?],
+            before: Mutex::new(Event::new(device)?),
         }))
     }
 
@@ -44,31 +50,27 @@ impl CopyQueue {
     /// # Errors
     /// `Device` as the runtime says; copies must not be submitted then.
     pub fn begin_after(&self, consumer: RawStream) -> Result<()> {
-        let marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
-        let marker = marker.handle();
-        let lanes = self.lanes.each_ref().map(Stream::handle);
-        self.device
-            // SAFETY: event and lanes live as long as the queue, the lock is held, and the caller gave a stream of the device.
-            .with(|functions| unsafe { stream::chain(functions, marker, consumer, &lanes) })
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = before.handle();
+        let lanes = self.handles();
+        self.device.with(|functions| {
+            // SAFETY: the event lives as long as the queue, the lock is held, and the caller gave a stream of the device.
+            unsafe { functions.event_record(event, consumer) }?;
+            lanes.into_iter().try_for_each(|lane| {
+                // SAFETY: the lanes and the event live as long as the queue; no flags are defined.
+                unsafe { functions.stream_wait_event(lane, event, 0) }
+            })
+        })
     }
 
     /// Lets what `consumer` is given from now on come after all copies that were submitted until now. The host does
-    /// not wait.
+    /// not wait, and where nothing was submitted since the last time, little is done.
     ///
     /// # Errors
     /// `Device` as the runtime says; the bytes must not be used then before [`synchronize`](CopyQueue::synchronize).
     pub fn signal(&self, consumer: RawStream) -> Result<()> {
-        let marker = self.marker.lock().unwrap_or_else(PoisonError::into_inner);
-        let marker = marker.handle();
-        let lanes = self.lanes.each_ref().map(Stream::handle);
-        self.device.with(|functions| {
-            for lane in lanes {
-                // SAFETY: event and lanes live as long as the queue, the lock is held, and the caller gave a stream of
-                // the device.
-                unsafe { stream::chain(functions, marker, lane, &[consumer]) }?;
-            }
-            Ok(())
-        })
+        let mut lanes = self.lanes.iter();
+        lanes.try_for_each(|lane| lane.signal(self.device, consumer))
     }
 
     /// Waits for all copies that were submitted until now.
@@ -76,7 +78,7 @@ impl CopyQueue {
     /// # Errors
     /// `Device` as the runtime says, be it for an earlier copy.
     pub fn synchronize(&self) -> Result<()> {
-        self.lanes.iter().try_for_each(Stream::synchronize)
+        self.streams().try_for_each(Stream::synchronize)
     }
 
     /// The device that the copies go to.
@@ -95,17 +97,27 @@ impl CopyQueue {
 
     /// Waits for all copies; `false` where nobody can say that they are done.
     pub(crate) fn settle(&self) -> bool {
-        self.lanes.iter().all(Stream::settle)
+        self.streams().all(Stream::settle)
     }
 
-    /// The stream of a lane.
-    pub(crate) fn lane(&self, lane: usize) -> Result<&Stream> {
+    /// The lane of this number.
+    pub(crate) fn lane(&self, lane: usize) -> Result<&Lane> {
         self.lanes.get(lane).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidArgument,
                 format!("there is no lane {lane}: a queue has {}", Self::N_LANES),
             )
         })
+    }
+}
+
+impl CopyQueue {
+    fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.lanes.iter().map(Lane::stream)
+    }
+
+    fn handles(&self) -> [StreamHandle; CopyQueue::N_LANES] {
+        self.lanes.each_ref().map(|lane| lane.stream().handle())
     }
 }
 

@@ -60,12 +60,13 @@ impl Slot {
         let event = self.prepare(queue.device())?;
         let start = self.memory().start().as_ptr().expose_provenance();
         self.is_under_way = Some(queue.device());
-        if let Err(error) = submit(queue.device(), lane, event, start, &runs) {
-            if lane.settle() {
+        if let Err(error) = submit(queue.device(), lane.stream(), event, start, &runs) {
+            if lane.stream().settle() {
                 self.is_under_way = None;
             }
             return Err(error);
         }
+        lane.note_sent();
         if let Some(memory) = self.memory.take() {
             ring::fly(memory);
         }

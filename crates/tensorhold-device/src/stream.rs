@@ -3,9 +3,8 @@
 use tensorhold_core::Result;
 
 use crate::device::Device;
-use crate::result::Failure;
 use crate::runtime::Vendor;
-use crate::sys::{self, EventHandle, Functions, StreamHandle};
+use crate::sys::{self, EventHandle, StreamHandle};
 
 /// A stream that waits for no other unless it is told to.
 #[derive(Debug)]
@@ -121,23 +120,4 @@ impl Drop for Event {
             .device
             .with(|functions| unsafe { functions.event_destroy(handle) });
     }
-}
-
-/// Lets `later` do what it is given from now on after what `earlier` was given until now.
-///
-/// # Safety
-/// All are alive, and of the current device, whose functions these are. Nobody else records the event meanwhile.
-pub(crate) unsafe fn chain(
-    functions: &Functions,
-    event: EventHandle,
-    earlier: StreamHandle,
-    later: &[StreamHandle],
-) -> Result<(), Failure> {
-    // SAFETY: as the caller vouches.
-    unsafe { functions.event_record(event, earlier) }?;
-    for &stream in later {
-        // SAFETY: as the caller vouches; no flags are defined.
-        unsafe { functions.stream_wait_event(stream, event, 0) }?;
-    }
-    Ok(())
 }

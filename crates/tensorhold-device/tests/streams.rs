@@ -49,12 +49,12 @@ fn consume(double: &Double, stream: usize, address: usize) -> Vec<u8> {
     seen
 }
 
-fn seen(double: &Double, stream: usize, seen: Vec<u8>) -> Vec<u8> {
+fn seen(double: &Double, stream: usize, waiting: Vec<u8>) -> Vec<u8> {
     assert_eq!(double.call("StreamSynchronize", &[stream]), 0);
-    assert_eq!(
-        double.call("HostUnregister", &[seen.as_ptr().expose_provenance()]),
-        0
-    );
+    // Memory that is unpinned is scribbled over.
+    let seen = waiting.clone();
+    let start = waiting.as_ptr().expose_provenance();
+    assert_eq!(double.call("HostUnregister", &[start]), 0);
     seen
 }
 
@@ -71,6 +71,60 @@ on_doubles! {
             double.configure("held=0");
             assert_eq!(seen(double, stream, waiting), pattern(stream, LEN));
         }
+        double.assert_no_violation();
+    }
+
+    fn a_signal_is_cheap_where_nothing_is_new(double, "held=1") {
+        let queue = CopyQueue::new(double.device(0)).unwrap();
+        let kept = queue.allocate(LEN as u64).unwrap();
+        let streams = [0, double.stream()];
+        let n_calls = |name| double.n_calls(name);
+        queue.signal(streams[1]).unwrap();
+        assert_eq!((n_calls("EventRecord"), n_calls("StreamWaitEvent")), (0, 0));
+        fill(&queue, kept.address(), 1);
+        // Each lane has recorded its slot's event.
+        let n_before = n_calls("EventRecord");
+        for _ in 0..10 {
+            queue.signal(streams[0]).unwrap();
+        }
+        assert_eq!(n_calls("EventRecord"), n_before + 2);
+        // Another stream, or one of the same number, has not waited yet.
+        queue.signal(streams[1]).unwrap();
+        let waiting = consume(double, streams[1], kept.address());
+        double.configure("held=0");
+        assert_eq!(seen(double, streams[1], waiting), pattern(1, LEN));
+        queue.signal(streams[1]).unwrap();
+        let n_waits = n_calls("StreamWaitEvent");
+        queue.signal(streams[0]).unwrap();
+        assert_eq!(n_calls("StreamWaitEvent"), n_waits);
+        // What is sent later is waited for again.
+        double.configure("held=1");
+        fill(&queue, kept.address(), 2);
+        queue.signal(streams[1]).unwrap();
+        let waiting = consume(double, streams[1], kept.address());
+        double.configure("held=0,delay_us=2000,seed=9");
+        assert_eq!(seen(double, streams[1], waiting), pattern(2, LEN));
+        double.assert_no_violation();
+    }
+
+    fn the_consumer_of_each_thread_sees_what_the_thread_has_sent(double, "delay_us=300,seed=11,scribble=1") {
+        let queue = CopyQueue::new(double.device(0)).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let queue = &queue;
+                scope.spawn(move || {
+                    let stream = double.stream();
+                    let kept = queue.allocate(LEN as u64).unwrap();
+                    for round in 0..60 {
+                        let seed = thread * 100 + round;
+                        fill(queue, kept.address(), seed);
+                        queue.signal(stream).unwrap();
+                        let waiting = consume(double, stream, kept.address());
+                        assert!(seen(double, stream, waiting) == pattern(seed, LEN));
+                    }
+                });
+            }
+        });
         double.assert_no_violation();
     }
 
