@@ -228,6 +228,45 @@ on_doubles! {
         double.assert_clean();
     }
 
+    fn memory_may_be_released_and_limits_changed_at_any_time(double, "delay_us=100,seed=2,scribble=1") {
+        let queue = queue(double);
+        let is_over = AtomicBool::new(false);
+        let check = &|thread: usize| {
+            let part = part(&queue);
+            for round in 0..60 {
+                let wanted = pattern(thread * 100 + round, 1000);
+                let mut slot = Slot::take(queue.device()).unwrap();
+                slot[..1000].copy_from_slice(&wanted);
+                send(slot, &queue, &part);
+                queue.synchronize().unwrap();
+                assert!(double.read(part.address(), 1000) == wanted);
+            }
+        };
+        thread::scope(|scope| {
+            let senders: Vec<_> = (0..4).map(|thread| scope.spawn(move || check(thread))).collect();
+            scope.spawn(|| {
+                for round in 0_u64.. {
+                    if is_over.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    match round % 3 {
+                        0 => drop(release_ring()),
+                        1 => set_ring_limit((round % 11) * 8 * MIB),
+                        _ => assert!(ring_usage().in_use_bytes <= 88 * MIB),
+                    }
+                    thread::yield_now();
+                }
+            });
+            let ended: Vec<_> = senders.into_iter().map(|sender| sender.join()).collect();
+            is_over.store(true, Ordering::SeqCst);
+            assert!(ended.iter().all(Result::is_ok));
+        });
+        // What the test itself has read: every slot was pinned.
+        assert_eq!(double.report()["pageable"]["n"], 4 * 60);
+        drop(queue);
+        double.assert_clean();
+    }
+
     fn what_is_released_is_the_system_s_again(double, "") {
         let resident_bytes = || {
             let text = std::fs::read_to_string("/proc/self/statm").unwrap();
