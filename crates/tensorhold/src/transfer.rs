@@ -80,7 +80,26 @@ impl Transfer {
         given: Numbered,
         options: TransferOptions,
     ) -> Result<Transfer> {
-        let mut transfer = Transfer::prepare(plan.into(), files, given, options)?;
+        Transfer::start_promised(plan, files, given, &[], options)
+    }
+
+    /// Begins to carry out `plan` as [`start`](Transfer::start) does, with memory for the buffers `promised` still to
+    /// come: whoever asks for buffers gives what is [owed](Transfer::owed) before. So no more of it is needed at a time than the
+    /// limit says.
+    ///
+    /// # Errors
+    /// As [`start`](Transfer::start).
+    ///
+    /// # Panics
+    /// As [`start`](Transfer::start), and if a promised buffer is empty.
+    pub fn start_promised(
+        plan: impl Into<Arc<LoadPlan>>,
+        files: &[File],
+        given: Numbered,
+        promised: &[usize],
+        options: TransferOptions,
+    ) -> Result<Transfer> {
+        let mut transfer = Transfer::prepare(plan.into(), files, given, promised, options)?;
         transfer.spawn(transfer.n_workers);
         transfer.helps = transfer.threads.is_empty();
         Ok(transfer)
@@ -127,7 +146,7 @@ impl Transfer {
         options: TransferOptions,
         take: &mut dyn FnMut(&mut Numbered, u64) -> Result<()>,
     ) -> Result<(Numbered, TransferStats)> {
-        let mut transfer = Transfer::prepare(plan.into(), files, given, options)?;
+        let mut transfer = Transfer::prepare(plan.into(), files, given, &[], options)?;
         transfer.spawn(transfer.n_workers - 1);
         transfer.helps = true;
         let mut complete = Vec::new();
@@ -145,6 +164,7 @@ impl Transfer {
         plan: Arc<LoadPlan>,
         files: &[File],
         given: Numbered,
+        promised: &[usize],
         options: TransferOptions,
     ) -> Result<Transfer> {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
@@ -155,7 +175,8 @@ impl Transfer {
             .zip(&wanted)
             .map(|(file, &wanted)| file.origin(wanted))
             .collect();
-        let goes_through_slots = given.iter().any(|(_, memory)| memory.is_device());
+        let goes_through_slots =
+            !promised.is_empty() || given.iter().any(|(_, memory)| memory.is_device());
         let tasks = plan.tasks(|file| match cut_for(origins[file].way()) {
             cut if goes_through_slots => fit_slots(cut),
             cut => cut,
@@ -166,7 +187,7 @@ impl Transfer {
             false => 1,
         };
         let queue = Queue::of(tasks.stretches(n_stretches));
-        let exchange = Exchange::new(&plan, &tasks, queue, given, options.memory_limit)?;
+        let exchange = Exchange::new(&plan, &tasks, queue, given, promised, options.memory_limit)?;
         let shared = Arc::new(Shared {
             plan,
             tasks,
@@ -238,9 +259,29 @@ impl Transfer {
     /// # Errors
     /// As [`next`](Transfer::next).
     pub fn take(&self, buffer: usize) -> Result<Option<Memory>> {
-        self.shared.exchange.demand(buffer, &self.shared.tasks);
+        self.demand(buffer);
         while self.helps && !self.shared.exchange.is_ready(buffer) && self.work_once() {}
         self.shared.exchange.take(buffer)
+    }
+
+    /// Reads buffer number `buffer` before any other.
+    pub fn demand(&self, buffer: usize) {
+        self.shared.exchange.demand(buffer, &self.shared.tasks);
+    }
+
+    /// The promised buffers that are to be [offered](Transfer::offer) now, and their sizes: before each [`next`](Transfer::next), and
+    /// between [`demand`](Transfer::demand) and [`take`](Transfer::take), which else wait for ever.
+    #[must_use]
+    pub fn owed(&self) -> Vec<(usize, u64)> {
+        self.shared.exchange.owed(&self.shared.tasks)
+    }
+
+    /// Gives memory for promised buffers.
+    ///
+    /// # Panics
+    /// If a buffer has another size than the plan says.
+    pub fn offer(&self, memory: Numbered) {
+        self.shared.exchange.offer(memory);
     }
 
     /// Ends the transfer: buffers that were not given out go, and whoever waits for one gets an error.

@@ -378,3 +378,63 @@ fn elements_are_cast_on_the_way() {
         assert!(doubles(&buffers[1]) == third, "{backend:?}");
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn promised_memory_is_asked_for_within_the_limit(
+        sizes in proptest::collection::vec(1..400_000_u64, 1..30),
+        n_threads in 1..4_usize,
+        memory_limit in proptest::option::of(1..2_000_000_u64),
+        taken in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let folder = tempfile::tempdir().expect("there is room");
+        let path = folder.path().join("a.safetensors");
+        let expected = write(&path, &sizes, 1, None);
+        let checkpoint = open(&[path], Backend::Pread);
+        let promised: Vec<usize> = (0..sizes.len()).collect();
+        let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
+        let transfer =
+            Transfer::start_promised(plan_all(&checkpoint), checkpoint.files(), Vec::new(), &promised, options)
+                .expect("it is in order");
+        let largest = sizes.iter().max().copied().unwrap_or(0);
+        let mut in_flight = 0;
+        let mut most = 0;
+        let mut offer = |in_flight: &mut u64| {
+            let owed = transfer.owed();
+            *in_flight += owed.iter().map(|(_, size)| size).sum::<u64>();
+            most = most.max(*in_flight);
+            let memory = owed.into_iter().map(|(number, size)| {
+                (number, Buffer::allocate(size).expect("there is memory").into())
+            });
+            transfer.offer(memory.collect());
+        };
+        let mut given = vec![false; sizes.len()];
+        for number in taken {
+            let number = number.index(sizes.len());
+            transfer.demand(number);
+            offer(&mut in_flight);
+            let buffer = transfer.take(number).expect("nothing fails");
+            prop_assert_eq!(buffer.is_some(), !given[number]);
+            if let Some(buffer) = buffer {
+                given[number] = true;
+                in_flight -= sizes[number];
+                prop_assert!(host(&buffer)[..] == expected[number][..]);
+            }
+        }
+        loop {
+            offer(&mut in_flight);
+            let Some((number, buffer)) = transfer.next().expect("nothing fails") else {
+                break;
+            };
+            prop_assert!(!std::mem::replace(&mut given[number], true));
+            in_flight -= sizes[number];
+            prop_assert!(host(&buffer)[..] == expected[number][..]);
+        }
+        prop_assert!(given.iter().all(|&given| given));
+        // What is demanded comes on top, with what is read together with it.
+        let limit = memory_limit.unwrap_or(u64::MAX).max(largest);
+        prop_assert!(most <= limit.saturating_add(2 * largest + (2 << 20)));
+    }
+}

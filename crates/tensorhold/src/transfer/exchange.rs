@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
-use tensorhold_core::{Error, ErrorKind, LoadPlan, Result, Task, Tasks};
+use tensorhold_core::{Error, ErrorKind, LoadPlan, Piece, Result, Tasks};
 use tensorhold_io::Buffer;
 
 use super::memory::{Memory, Share};
@@ -59,6 +59,8 @@ struct State {
     ready: VecDeque<usize>,
     in_flight_bytes: u64,
     memory_limit: u64,
+    /// Buffers that the consumer still has to give.
+    n_promised: usize,
     n_running: usize,
     /// Workers that wait for room; without any, none needs to be told of it.
     n_waiting: usize,
@@ -76,6 +78,10 @@ enum End {
 
 #[derive(Debug)]
 enum Slot {
+    /// Nothing was read yet, and nothing can be before the consumer gives the memory.
+    Promised,
+    /// Nothing was read yet, into memory that the consumer gave when it was needed.
+    Offered(Memory),
     /// Nothing was read yet; with memory, if it was given.
     Waiting(Option<Memory>),
     /// The parts by piece, as far as no worker has them yet.
@@ -89,12 +95,13 @@ impl Exchange {
     /// `NoMemory`, for an empty buffer.
     ///
     /// # Panics
-    /// If a given buffer has another size than the plan says.
+    /// If a given buffer has another size than the plan says, or a promised one is empty.
     pub fn new(
         plan: &LoadPlan,
         tasks: &Tasks,
         queue: Queue,
         given: Vec<(usize, Memory)>,
+        promised: &[usize],
         memory_limit: Option<u64>,
     ) -> Result<Exchange> {
         let sizes = plan.buffers().to_vec();
@@ -103,6 +110,10 @@ impl Exchange {
         for (number, buffer) in given {
             assert_eq!(buffer.len() as u64, sizes[number], "the buffer's size");
             slots[number] = Slot::Waiting(Some(buffer));
+        }
+        for &number in promised {
+            assert_ne!(sizes[number], 0, "nobody would wait for an empty buffer");
+            slots[number] = Slot::Promised;
         }
         let (order, pieces_of) = by_buffer(tasks, sizes.len());
         if memory_limit.is_none() {
@@ -128,6 +139,7 @@ impl Exchange {
                 ready,
                 in_flight_bytes: 0,
                 memory_limit: memory_limit.unwrap_or(u64::MAX),
+                n_promised: promised.len(),
                 n_running: 0,
                 n_waiting: 0,
                 end: None,
@@ -153,7 +165,8 @@ impl Exchange {
             let Some((task, is_urgent)) = next else {
                 return Ok(None);
             };
-            if is_urgent || state.has_room_for(&tasks.tasks()[task], tasks) {
+            let pieces = tasks.pieces(&tasks.tasks()[task]);
+            if state.is_possible(pieces) && (is_urgent || state.has_room_for(pieces)) {
                 state.queue.pop(worker);
                 state.n_running += 1;
                 let lent = state.lend(task, tasks);
@@ -235,7 +248,7 @@ impl Exchange {
             slots,
             ..
         } = &mut *state;
-        if !matches!(slots[buffer], Slot::Waiting(_) | Slot::Lent(_)) {
+        if matches!(slots[buffer], Slot::Ready(_) | Slot::Gone) {
             return;
         }
         let task_of = |&piece: &usize| {
@@ -243,6 +256,37 @@ impl Exchange {
             tasks.partition_point(|task| task.pieces.end <= piece)
         };
         queue.hurry(order[pieces_of[buffer].clone()].iter().map(task_of));
+        self.tell_workers(state);
+    }
+
+    /// Which promised buffers are needed now, and how large they are: those of what was demanded, and of as many coming tasks as the
+    /// limit of memory allows.
+    pub fn owed(&self, tasks: &Tasks) -> Vec<(usize, u64)> {
+        let state = self.lock();
+        match state.n_promised {
+            0 => Vec::new(),
+            _ => state.owed(tasks),
+        }
+    }
+
+    /// Takes memory for promised buffers; what was given already is dropped.
+    ///
+    /// # Panics
+    /// If a buffer has another size than the plan says.
+    pub fn offer(&self, memory: Vec<(usize, Memory)>) {
+        let mut state = self.lock();
+        for (number, memory) in memory {
+            assert_eq!(
+                memory.len() as u64,
+                state.sizes[number],
+                "the buffer's size"
+            );
+            if matches!(state.slots[number], Slot::Promised) {
+                state.in_flight_bytes += memory.len() as u64;
+                state.n_promised -= 1;
+                state.slots[number] = Slot::Offered(memory);
+            }
+        }
         self.tell_workers(state);
     }
 
@@ -300,12 +344,44 @@ impl Exchange {
 }
 
 impl State {
-    fn has_room_for(&self, task: &Task, tasks: &Tasks) -> bool {
+    /// Whether there is memory for all that the pieces fill, or it can be made.
+    fn is_possible(&self, pieces: &[Piece]) -> bool {
+        let is_promised = |piece: &Piece| matches!(self.slots[piece.buffer], Slot::Promised);
+        self.n_promised == 0 || !pieces.iter().any(is_promised)
+    }
+
+    /// See [`Exchange::owed`].
+    fn owed(&self, tasks: &Tasks) -> Vec<(usize, u64)> {
+        let mut owed: Vec<(usize, u64)> = Vec::new();
+        let mut in_flight = self.in_flight_bytes;
+        for (nth, task) in self.queue.coming().enumerate() {
+            if owed.len() == self.n_promised {
+                break;
+            }
+            let mut new: Vec<usize> = tasks
+                .pieces(&tasks.tasks()[task])
+                .iter()
+                .map(|piece| piece.buffer)
+                .filter(|&buffer| matches!(self.slots[buffer], Slot::Promised))
+                .filter(|&buffer| owed.iter().all(|&(other, _)| other != buffer))
+                .collect();
+            new.dedup();
+            let new_bytes: u64 = new.iter().map(|&buffer| self.sizes[buffer]).sum();
+            in_flight = in_flight.saturating_add(new_bytes);
+            let is_first = in_flight == new_bytes;
+            if nth >= self.queue.n_urgent() && in_flight > self.memory_limit && !is_first {
+                break;
+            }
+            owed.extend(new.into_iter().map(|buffer| (buffer, self.sizes[buffer])));
+        }
+        owed
+    }
+
+    fn has_room_for(&self, pieces: &[Piece]) -> bool {
         if self.memory_limit == u64::MAX || (self.n_running == 0 && self.n_ready == 0) {
             return true;
         }
-        let new: BTreeSet<usize> = tasks
-            .pieces(task)
+        let new: BTreeSet<usize> = pieces
             .iter()
             .map(|piece| piece.buffer)
             .filter(|&buffer| matches!(self.slots[buffer], Slot::Waiting(None)))
@@ -327,9 +403,18 @@ impl State {
         let buffer = tasks.all_pieces()[number].buffer;
         let size_bytes = self.sizes[buffer];
         let slot = &mut self.slots[buffer];
-        if let Slot::Waiting(given) = slot {
-            let given = given.take();
-            self.in_flight_bytes += size_bytes;
+        let given = match std::mem::replace(slot, Slot::Gone) {
+            Slot::Waiting(given) => {
+                self.in_flight_bytes += size_bytes;
+                Some(given)
+            }
+            Slot::Offered(given) => Some(Some(given)),
+            lent => {
+                *slot = lent;
+                None
+            }
+        };
+        if let Some(given) = given {
             let pieces = &self.order[self.pieces_of[buffer].clone()];
             let whole = match (given, pieces.len()) {
                 (None, 1) => {
@@ -486,8 +571,17 @@ mod model {
     }
 
     fn exchange(plan: &LoadPlan, tasks: &Tasks, memory_limit: Option<u64>) -> Arc<Exchange> {
+        promised(plan, tasks, &[], memory_limit)
+    }
+
+    fn promised(
+        plan: &LoadPlan,
+        tasks: &Tasks,
+        promised: &[usize],
+        memory_limit: Option<u64>,
+    ) -> Arc<Exchange> {
         let queue = Queue::of(tasks.stretches(1));
-        let exchange = Exchange::new(plan, tasks, queue, Vec::new(), memory_limit);
+        let exchange = Exchange::new(plan, tasks, queue, Vec::new(), promised, memory_limit);
         Arc::new(exchange.expect("no buffer is empty"))
     }
 
@@ -506,9 +600,35 @@ mod model {
         }
     }
 
-    fn check(number: usize, buffer: &[u8]) {
+    fn check(number: usize, memory: &Memory) {
+        let buffer = memory.as_host().expect("it is the host's");
         let first = u8::try_from(number).expect("two buffers") * 2 + 1;
-        assert_eq!(buffer, [first, first, first + 1, first + 1]);
+        assert_eq!(buffer[..], [first, first, first + 1, first + 1]);
+    }
+
+    #[test]
+    fn promised_memory_is_waited_for() {
+        for memory_limit in [None, Some(4)] {
+            loom::model(move || {
+                let (plan, tasks) = plan();
+                let exchange = promised(&plan, &tasks, &[0, 1], memory_limit);
+                let tasks = StdArc::new(tasks);
+                let worker = {
+                    let (exchange, tasks) = (Arc::clone(&exchange), StdArc::clone(&tasks));
+                    thread::spawn(move || work(&exchange, &tasks, 0))
+                };
+                for _ in 0..2 {
+                    let owed = exchange.owed(&tasks).into_iter();
+                    exchange.offer(
+                        owed.map(|(number, size)| (number, allocate(size).expect("4 bytes")))
+                            .collect(),
+                    );
+                    let (number, buffer) = exchange.next().expect("nothing fails").expect("two");
+                    check(number, &buffer);
+                }
+                worker.join().expect("it does not panic");
+            });
+        }
     }
 
     #[test]

@@ -38,6 +38,23 @@ impl Queue {
         }
     }
 
+    /// The tasks that come next: the urgent ones, then those of all stretches in turn.
+    pub fn coming(&self) -> impl Iterator<Item = usize> {
+        let longest = self.stretches.iter().map(ExactSizeIterator::len).max();
+        let row = |nth: usize| {
+            let mut stretches = self.stretches.iter().cloned();
+            std::iter::from_fn(move || stretches.next().map(|mut stretch| stretch.nth(nth)))
+        };
+        let in_turn = (0..longest.unwrap_or(0)).flat_map(row).flatten();
+        let in_turn = in_turn.filter(|task| self.taken.binary_search(task).is_err());
+        self.urgent.iter().copied().chain(in_turn)
+    }
+
+    /// How many of them are urgent.
+    pub fn n_urgent(&self) -> usize {
+        self.urgent.len()
+    }
+
     /// Takes what [`peek`](Queue::peek) showed.
     pub fn pop(&mut self, worker: usize) -> Option<usize> {
         let (task, is_urgent) = self.peek(worker)?;
