@@ -1,4 +1,4 @@
-//! Devices: the CUDA or HIP runtime found at run time, and pinned memory that copies to devices start from.
+//! Devices: the CUDA or HIP runtime found at run time, and pinned memory that copies to and from devices go through.
 //!
 //! ```no_run
 //! use tensorhold_device::{CopyQueue, Runtime, Slot, SlotCopy};
@@ -20,7 +20,7 @@
 //!
 //! It links no vendor's library, knows no dtypes and opens no checkpoints. The levels, from below: `sys` is the table of
 //! the runtime's functions, `result` makes errors of what they return, and everything else is safe but for
-//! [`DeviceBuffer::from_raw`].
+//! [`DeviceBuffer::from_raw`] and [`DeviceView::from_raw`].
 //!
 //! Devices are for Linux; elsewhere [`Runtime::find`] says so. They do not survive a fork: in a child of a process
 //! that has used one, every call is refused, and nothing of the parent's is touched.
@@ -28,6 +28,7 @@
 mod buffer;
 mod copies;
 mod device;
+mod fetch;
 mod fork;
 mod pinned;
 mod platform;
@@ -42,6 +43,7 @@ mod sys;
 pub use buffer::{DeviceBuffer, DevicePart};
 pub use copies::SlotCopy;
 pub use device::Device;
+pub use fetch::{DeviceView, Fetching, SlotFetch};
 pub use queue::{CopyQueue, RawStream};
 pub use ring::{RingUsage, release_ring, ring_usage, set_ring_limit};
 pub use runtime::{Runtime, Vendor};

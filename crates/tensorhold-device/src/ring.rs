@@ -136,6 +136,23 @@ pub(crate) fn take(device: Device) -> Result<Memory> {
     }
 }
 
+/// A slot's memory where one is free, or its copies have happened. The ring grows in the background where it may.
+///
+/// # Errors
+/// As [`Slot::take`].
+pub(crate) fn try_take(device: Device) -> Result<Option<Memory>> {
+    fork::enter()?;
+    let mut state = lock();
+    let lent = state.lend(device);
+    if lent.is_none() {
+        let n_slots = state.growth(limit::limit_bytes(state.limit)?);
+        if n_slots > 0 {
+            growth::in_background(&mut state, device, n_slots);
+        }
+    }
+    Ok(lent)
+}
+
 /// The memory, when its copies have happened.
 fn landed(memory: Memory) -> Result<Memory> {
     match memory.event.as_ref().map_or(Ok(()), Event::wait) {

@@ -7,6 +7,7 @@ use tensorhold_core::Result;
 
 use crate::copies::{self, Run, SlotCopy};
 use crate::device::Device;
+use crate::fetch::{self, Fetching, SlotFetch};
 use crate::fork;
 use crate::pinned::with_address;
 use crate::queue::CopyQueue;
@@ -14,7 +15,7 @@ use crate::ring::{self, Memory};
 use crate::stream::{Event, Stream};
 use crate::sys::{self, EventHandle};
 
-/// Pinned host memory, to be filled and [sent](Slot::send) to a device.
+/// Pinned host memory, to be filled and [sent](Slot::send) to a device, or [fetched](Slot::fetch) into from one.
 ///
 /// It derefs to its bytes, which hold whatever was there before. Dropped unsent, be it by a panic, it goes back to the ring.
 pub struct Slot {
@@ -42,6 +43,23 @@ impl Slot {
         };
         slot.prepare(device)?;
         Ok(slot)
+    }
+
+    /// A slot as [`take`](Slot::take) gives it, where that needs no waiting: for who has a slot already. The ring may grow
+    /// meanwhile, for the next to ask.
+    ///
+    /// # Errors
+    /// Those of [`take`](Slot::take).
+    pub fn try_take(device: Device) -> Result<Option<Slot>> {
+        let Some(memory) = ring::try_take(device)? else {
+            return Ok(None);
+        };
+        let mut slot = Slot {
+            memory: Some(memory),
+            is_under_way: None,
+        };
+        slot.prepare(device)?;
+        Ok(Some(slot))
     }
 
     /// Submits `copies` to one of the lanes of `queue`, and gives the slot back to the ring, which uses it again when they have
@@ -73,6 +91,50 @@ impl Slot {
         Ok(())
     }
 
+    /// Submits copies from the device to the slot, on one of the lanes of `queue`. Who waits for them gets the slot back.
+    /// Several may be under way, each in a slot of its own. Neighbours become one copy.
+    ///
+    /// # Errors
+    /// `InvalidArgument`, with nothing submitted, if a fetch passes the end of the slot or is of another queue, or if there is
+    /// no such lane. `Device` as the runtime says: then none is under way.
+    pub fn fetch<'a>(
+        mut self,
+        queue: &CopyQueue,
+        lane: usize,
+        fetches: &[SlotFetch<'a>],
+    ) -> Result<Fetching<'a>> {
+        let runs = fetch::runs(fetches, queue)?;
+        let lane = queue.lane(lane)?.stream();
+        let device = queue.device();
+        if runs.is_empty() {
+            return Ok(Fetching::new(self, device));
+        }
+        let event = self.prepare(device)?;
+        let start = self.memory().start().as_ptr().expose_provenance();
+        self.is_under_way = Some(device);
+        if let Err(error) = submit_fetch(device, lane, event, start, &runs) {
+            if lane.settle() {
+                self.is_under_way = None;
+            }
+            return Err(error);
+        }
+        Ok(Fetching::new(self, device))
+    }
+
+    /// The slot, when the copies to it have happened.
+    pub(crate) fn arrived(mut self) -> Result<Slot> {
+        if self.is_under_way.is_some() {
+            // Where this fails, dropping the slot waits for the device, or loses the memory.
+            self.memory()
+                .event
+                .as_ref()
+                .expect(RECORDED)
+                .synchronize()?;
+            self.is_under_way = None;
+        }
+        Ok(self)
+    }
+
     /// The slot's event, which is made where it has none of this device.
     fn prepare(&mut self, device: Device) -> Result<EventHandle> {
         let memory = self.memory.as_mut().expect(HELD);
@@ -92,6 +154,8 @@ impl Slot {
 
 const HELD: &str = "a slot has its memory until it is sent or dropped";
 
+const RECORDED: &str = "a slot with copies under way has recorded its event";
+
 fn submit(
     device: Device,
     lane: &Stream,
@@ -107,6 +171,26 @@ fn submit(
             // copies before it goes. The slot is not written to before its event has happened, or the lane is idle. Slot,
             // event and stream are alive.
             unsafe { functions.memcpy_async(run.to, from, run.len, sys::HOST_TO_DEVICE, stream) }?;
+        }
+        // SAFETY: event and stream are alive and of this device.
+        unsafe { functions.event_record(event, stream) }
+    })
+}
+
+fn submit_fetch(
+    device: Device,
+    lane: &Stream,
+    event: EventHandle,
+    start: usize,
+    runs: &[fetch::Run],
+) -> Result<()> {
+    let stream = lane.handle();
+    device.with(|functions| {
+        for run in runs {
+            let (to, from) = (start + run.to, with_address(run.from));
+            // SAFETY: `runs` has checked that the bytes fit into the slot, which nobody reads or writes before its event has
+            // happened, or the lane is idle. Who made the views vouches for what is read. Slot, event and stream are alive.
+            unsafe { functions.memcpy_async(to, from, run.len, sys::DEVICE_TO_HOST, stream) }?;
         }
         // SAFETY: event and stream are alive and of this device.
         unsafe { functions.event_record(event, stream) }

@@ -98,14 +98,20 @@ impl Event {
     /// Waits, asleep, until what was recorded last has happened.
     ///
     /// # Errors
-    /// As the runtime says; then it may not have happened.
-    pub(crate) fn wait(&self) -> Result<()> {
+    /// As the runtime says, be it for an earlier failure; then it may not have happened, or not well.
+    pub(crate) fn synchronize(&self) -> Result<()> {
         let handle = self.handle;
-        let waited = self
-            .device
+        self.device
             // SAFETY: the event is alive.
-            .with(|functions| unsafe { functions.event_synchronize(handle) });
-        match waited {
+            .with(|functions| unsafe { functions.event_synchronize(handle) })
+    }
+
+    /// Waits, asleep, until what was recorded last is over, well or not.
+    ///
+    /// # Errors
+    /// As the runtime says; then it may not be over.
+    pub(crate) fn wait(&self) -> Result<()> {
+        match self.synchronize() {
             Err(error) if !self.device.settle() => Err(error),
             _ => Ok(()),
         }

@@ -28,6 +28,8 @@ pub(crate) const NOT_READY: Status = 600;
 
 /// `cudaMemcpyHostToDevice`, `hipMemcpyHostToDevice`.
 pub(crate) const HOST_TO_DEVICE: c_int = 1;
+/// `cudaMemcpyDeviceToHost`, `hipMemcpyDeviceToHost`.
+pub(crate) const DEVICE_TO_HOST: c_int = 2;
 /// `cudaStreamNonBlocking`, `hipStreamNonBlocking`.
 pub(crate) const STREAM_NON_BLOCKING: c_uint = 1;
 /// `cudaEventBlockingSync | cudaEventDisableTiming`, and HIP's: who waits sleeps.
