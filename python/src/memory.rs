@@ -1,8 +1,8 @@
 //! The bytes of one tensor, and what keeps them alive.
 
+use std::any::Any;
 use std::sync::Arc;
 
-use pyo3::prelude::*;
 use tensorhold::{Buffer, Map, Result};
 
 /// Writable bytes that live as long as this does.
@@ -38,8 +38,8 @@ pub(crate) enum Owner {
     Map(#[allow(dead_code)] Arc<Map>),
     /// Memory of their own.
     Owned(#[allow(dead_code)] Buffer),
-    /// An object of a framework.
-    Object(#[allow(dead_code)] Arc<Py<PyAny>>),
+    /// What keeps memory of a device.
+    Device(#[allow(dead_code)] Arc<dyn Any + Send + Sync>),
     /// An object that exports a buffer.
     Buffer(#[allow(dead_code)] Arc<crate::buffer::View>),
 }
@@ -102,13 +102,13 @@ impl Memory {
     pub(crate) fn of_device(
         address: usize,
         len: usize,
-        owner: Arc<Py<PyAny>>,
+        owner: Arc<dyn Any + Send + Sync>,
         device: DlDevice,
     ) -> Memory {
         Memory {
             ptr: std::ptr::with_exposed_provenance_mut(address),
             len,
-            owner: Owner::Object(owner),
+            owner: Owner::Device(owner),
             device,
         }
     }

@@ -1,7 +1,9 @@
 //! Tensors on a device that the engine itself copies to.
 //!
 //! PyTorch gives the memory, so that its allocator knows of it, and its current stream waits for the copies; the host does not.
+//! Of the test double, which PyTorch knows nothing of, memory comes from the runtime.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use pyo3::intern;
@@ -30,7 +32,7 @@ pub(crate) const PACKING: Packing = Packing {
 /// A device, and the way to it.
 pub(crate) struct Target {
     queue: Arc<CopyQueue>,
-    /// What PyTorch is asked for memory of: of the test double, the host.
+    /// What PyTorch is asked for memory of.
     place: String,
     is_double: bool,
     dlpack: DlDevice,
@@ -41,7 +43,7 @@ enum Base {
     /// The tensor that the buffer is for.
     Own(Py<PyAny>),
     /// Memory that several tensors share.
-    Shared(Arc<Py<PyAny>>),
+    Shared(Py<PyAny>),
 }
 
 impl Target {
@@ -70,14 +72,14 @@ impl Target {
         let queue = CopyQueue::new(runtime.device(ordinal)?)?;
         let is_double = runtime.is_double();
         let index = i32::try_from(ordinal).expect("the runtime has counted it");
-        let (place, dlpack) = match runtime.vendor() {
-            _ if is_double => ("cpu".to_owned(), DlDevice::CPU),
-            Vendor::Cuda => (format!("cuda:{ordinal}"), DlDevice::cuda(index)),
-            Vendor::Hip => (format!("cuda:{ordinal}"), DlDevice::rocm(index)),
+        let dlpack = match runtime.vendor() {
+            _ if is_double => DlDevice::CPU,
+            Vendor::Cuda => DlDevice::cuda(index),
+            Vendor::Hip => DlDevice::rocm(index),
         };
         Ok(Target {
             queue,
-            place,
+            place: format!("cuda:{ordinal}"),
             is_double,
             dlpack,
         })
@@ -101,6 +103,7 @@ impl Target {
         let wanted = plan.buffers().iter().zip(alone).enumerate();
         for (number, (&size_bytes, alone)) in wanted.filter(|&(number, _)| !is_given(number)) {
             let buffer = match alone {
+                _ if self.is_double => self.of_runtime(py, size_bytes)?,
                 Some(request) => self.own(py, plan, request, size_bytes)?,
                 None => self.shared(py, size_bytes)?,
             };
@@ -126,8 +129,13 @@ impl Target {
 
     fn shared(&self, py: Python<'_>, size_bytes: u64) -> PyResult<DeviceBuffer> {
         let bytes = torch::empty(py, Dtype::U8, &[size_bytes], &self.place)?;
-        let base = Base::Shared(Arc::new(bytes.clone().unbind()));
+        let base = Base::Shared(bytes.clone().unbind());
         Ok(self.buffer(&bytes, size_bytes, base)?.with_free_gaps())
+    }
+
+    fn of_runtime(&self, py: Python<'_>, size_bytes: u64) -> PyResult<DeviceBuffer> {
+        let allocated = py.detach(|| self.queue.allocate(size_bytes));
+        allocated.map_err(|error| error::to_py(py, &error))
     }
 
     fn buffer(
@@ -163,10 +171,15 @@ impl Target {
         buffer: DeviceBuffer,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let address = buffer.address();
-        let base = buffer.into_owner().downcast::<Base>();
-        let base = match *base.expect("the owner was given by `allocate`") {
-            Base::Own(tensor) => return Ok(vec![tensor.into_bound(py)]),
-            Base::Shared(base) => base,
+        let owner: Arc<dyn Any + Send + Sync> = match self.is_double {
+            true => Arc::new(buffer),
+            false => {
+                let base = buffer.into_owner().downcast::<Base>();
+                match *base.expect("the owner was given by `allocate`") {
+                    Base::Own(tensor) => return Ok(vec![tensor.into_bound(py)]),
+                    Base::Shared(bytes) => Arc::new(bytes),
+                }
+            }
         };
         let tensor = |&number: &usize| {
             let request = &plan.requests()[number];
@@ -174,7 +187,7 @@ impl Target {
             let memory = Memory::of_device(
                 address + usize::try_from(request.place.offset)?,
                 usize::try_from(plan.size_of(request))?,
-                Arc::clone(&base),
+                Arc::clone(&owner),
                 self.dlpack,
             );
             let dtype = request.dtype.unwrap_or(info.dtype);
