@@ -11,21 +11,34 @@ const NEAR_BYTES: usize = 256;
 /// Other parts begin on a cache line of their own.
 const ALIGNMENT: usize = 64;
 
+/// Who sends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hand {
+    /// The stream to take.
+    pub lane: usize,
+    /// Whether the thread is the engine's own, so that its current device is nobody else's.
+    pub is_own_thread: bool,
+}
+
 /// Sends `pieces` to the parts of devices that they belong to, once `fill` has put their bytes into the memory it is given.
 ///
 /// # Errors
-/// Those of `fill`, and of [`Slot::take`] and [`Slot::send`].
+/// Those of `fill`, and of [`Device::select`](tensorhold_device::Device::select), [`Slot::take`] and [`Slot::send`].
 pub(super) fn send<'a>(
-    lane: usize,
+    hand: Hand,
     mut pieces: Vec<(&'a Piece, &'a DevicePart)>,
     fill: &mut dyn FnMut(&Piece, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
     // Device by device, as who has a slot must not wait for a second.
     pieces.sort_by_key(|(_, part)| ptr::from_ref(part.queue()));
     for of_one in pieces.chunk_by(|(_, one), (_, next)| ptr::eq(one.queue(), next.queue())) {
+        let queue = of_one[0].1.queue();
+        if hand.is_own_thread {
+            queue.device().select()?;
+        }
         let mut staged = Staged {
-            queue: of_one[0].1.queue(),
-            lane,
+            queue,
+            lane: hand.lane,
             slot: None,
             copies: Vec::with_capacity(of_one.len()),
         };

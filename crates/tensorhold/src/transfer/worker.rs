@@ -8,11 +8,12 @@ use tensorhold_device::{CopyQueue, DevicePart};
 use tensorhold_io::{Buffer, fetch};
 use tensorhold_quant::cast;
 
+use super::Numbered;
 use super::counters::Counters;
 use super::exchange::{Exchange, Job, Lent, Patience};
 use super::memory::{Memory, Share};
 use super::origin::Origin;
-use super::{Numbered, staging};
+use super::staging::{self, Hand};
 
 /// What the workers of a transfer, and its consumer, have in common.
 #[derive(Debug)]
@@ -107,7 +108,7 @@ impl Worker {
     ) -> Result<()> {
         let source = shared.origins[task.extent.file].source();
         let range = task.extent.range;
-        let lane = self.lane();
+        let hand = self.hand();
         if let (
             [
                 piece @ Piece {
@@ -123,14 +124,14 @@ impl Worker {
             return match place.by_kind() {
                 Kind::Host(into) => read(into),
                 Kind::Device(part) => {
-                    staging::send(lane, vec![(piece, part)], &mut |_, into| read(into))
+                    staging::send(hand, vec![(piece, part)], &mut |_, into| read(into))
                 }
             };
         }
         let mut taken = Ok(());
         let mut take = |bytes: &[u8]| {
             let mut window = Window::new(&shared.plan, range, bytes);
-            taken = window.take_apart(lane, pieces, places);
+            taken = window.take_apart(hand, pieces, places);
         };
         if !source.with_bytes(range, &mut take)? {
             let scratch = self.scratch(range.len())?;
@@ -140,9 +141,12 @@ impl Worker {
         taken
     }
 
-    /// The streams to devices are shared out among the workers.
-    fn lane(&self) -> usize {
-        self.number % CopyQueue::N_LANES
+    /// The streams to devices are shared out among the workers. The first worker is the consumer.
+    fn hand(&self) -> Hand {
+        Hand {
+            lane: self.number % CopyQueue::N_LANES,
+            is_own_thread: self.number > 0,
+        }
     }
 
     fn scratch(&mut self, size_bytes: u64) -> Result<&mut [u8]> {
@@ -213,7 +217,7 @@ impl<'a> Window<'a> {
     }
 
     /// Puts the pieces in their places.
-    fn take_apart(&mut self, lane: usize, pieces: &[Piece], places: &mut [Place]) -> Result<()> {
+    fn take_apart(&mut self, hand: Hand, pieces: &[Piece], places: &mut [Place]) -> Result<()> {
         let mut to_devices: Vec<(&Piece, &DevicePart)> = Vec::new();
         for (piece, place) in pieces.iter().zip(places) {
             match place.by_kind() {
@@ -221,7 +225,7 @@ impl<'a> Window<'a> {
                 Kind::Device(part) => to_devices.push((piece, part)),
             }
         }
-        staging::send(lane, to_devices, &mut |piece, into| self.take(piece, into))
+        staging::send(hand, to_devices, &mut |piece, into| self.take(piece, into))
     }
 
     fn take(&mut self, piece: &Piece, into: &mut [u8]) -> Result<()> {
