@@ -28,9 +28,13 @@ test-rust:
 test-candle:
 	cargo run --quiet --manifest-path examples/candle/Cargo.toml
 
-test-python: $(VENV)/.test $(VENV)/.wheel
+test-python: $(VENV)/.test $(VENV)/.wheel double
 	tools/install-strace.sh
-	$(BIN)/python -m pytest python/tests
+	$(BIN)/python -m pytest python/tests --ignore=python/tests/devices
+	@for runtime in cuda hip; do \
+		TENSORHOLD_RUNTIME=$(CURDIR)/target/double/libtensorhold_double_$$runtime.so \
+			$(BIN)/python -m pytest python/tests/devices || exit 1; \
+	done
 	$(BIN)/python testdata/check_reference.py
 	$(BIN)/python python/tests/upstream/run.py
 

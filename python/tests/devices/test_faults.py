@@ -1,0 +1,127 @@
+"""Every failure of the runtime is an exception that names call and device, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from devices.double import Double
+
+import tensorhold
+from tensorhold._errors import DeviceError
+
+PREFIX = "hip" if "hip" in os.path.basename(os.environ["TENSORHOLD_RUNTIME"]) else "cuda"
+
+# Without these nothing can be loaded.
+NEEDED = [
+    "GetDeviceCount",
+    "StreamCreateWithFlags",
+    "EventCreateWithFlags",
+    "EventRecord",
+    "StreamWaitEvent",
+    "StreamSynchronize",
+    "MemcpyAsync",
+]
+# Without these there is another way.
+REPLACED = ["HostRegister", "DeviceGetPCIBusId", "DeviceGetAttribute"]
+
+
+@pytest.fixture
+def model() -> dict[str, torch.Tensor]:
+    tensors = {f"small.{n}": torch.full((9,), n) for n in range(50)}
+    tensors |= {f"large.{n}": torch.full((3000, 1000), n) for n in range(3)}
+    tensorhold.save(tensors, "model.safetensors", durability="none")
+    return tensors
+
+
+def load() -> dict[str, torch.Tensor]:
+    with tensorhold.open("model.safetensors", device="cuda:0") as checkpoint:
+        return checkpoint.load()
+
+
+def assert_loads(model: dict[str, torch.Tensor]) -> None:
+    found = load()
+    assert all(torch.equal(found[name].cpu(), tensor) for name, tensor in model.items())
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("code", [1, 2, 700, 999])
+@pytest.mark.parametrize("call", NEEDED)
+def test_a_failing_call_is_named(
+    call: str, code: int, nth: int, model: dict[str, torch.Tensor], double: Double
+) -> None:
+    double.configure(f"fail={call}:{nth}:{code}")
+    n_failures = double.report()["failures"]
+    try:
+        assert_loads(model)
+    except (DeviceError, MemoryError) as error:
+        assert isinstance(error, tensorhold.SafetensorError)
+        assert isinstance(error, MemoryError) == (code == 2), error
+        assert f"{PREFIX}{call}" in str(error)
+        assert call == "GetDeviceCount" or f"{PREFIX}:0" in str(error)
+        assert f"code {code}" in str(error)
+    else:
+        # It was not called so often.
+        assert nth == 2
+        assert double.report()["failures"] == n_failures
+    double.configure("fail=")
+    assert_loads(model)
+
+
+@pytest.mark.parametrize("call", REPLACED)
+def test_a_call_that_is_not_needed_may_fail(
+    call: str, model: dict[str, torch.Tensor], double: Double
+) -> None:
+    double.configure(f"fail={call}:0:1")
+    assert_loads(model)
+
+
+def test_a_copy_that_fails_later_is_told(model: dict[str, torch.Tensor], double: Double) -> None:
+    double.configure("fail=MemcpyAsync:1:700:async")
+    with pytest.raises(DeviceError, match=rf"{PREFIX}:0.*code 700"):
+        load()
+    double.configure("fail=")
+    double.reset()
+
+
+def test_a_prefetch_tells_whoever_waits(model: dict[str, torch.Tensor], double: Double) -> None:
+    double.configure("fail=MemcpyAsync:2:700")
+    with tensorhold.safe_open("model.safetensors", "pt", device="cuda:0") as file:
+        loader = file.prefetch()
+        with pytest.raises(DeviceError, match=rf"{PREFIX}MemcpyAsync.*{PREFIX}:0"):
+            dict(loader)
+        loader.close()
+
+
+@pytest.mark.parametrize("scribbles", ["scribble=1,reuse=1,delay_us=300,seed=7", "latency_us=200"])
+def test_slow_and_late_copies_carry_the_right_bytes(
+    scribbles: str, model: dict[str, torch.Tensor], double: Double
+) -> None:
+    double.configure(scribbles)
+    for _ in range(3):
+        assert_loads(model)
+
+
+def test_a_device_that_is_not_there_is_counted(model: dict[str, torch.Tensor]) -> None:
+    with tensorhold.open("model.safetensors") as checkpoint:
+        with pytest.raises(DeviceError, match="there is no device 7: this machine has 2"):
+            checkpoint.load(device="cuda:7")
+        with pytest.raises(DeviceError, match="there is no device 7"):
+            checkpoint.load(device=torch.device("cuda", 7))
+
+
+def test_the_second_device_gets_its_copies_alone(
+    model: dict[str, torch.Tensor], double: Double
+) -> None:
+    with tensorhold.open("model.safetensors", device=1) as checkpoint:
+        checkpoint.load()
+    assert double.report()["contexts"] == [1]
+
+
+def test_no_file_and_no_damage_leave_anything(model: dict[str, torch.Tensor]) -> None:
+    with Path("model.safetensors").open("r+b") as file, tensorhold.open("model.safetensors") as c:
+        file.truncate(1 << 20)
+        with pytest.raises(tensorhold.SafetensorError):
+            c.load(device="cuda:0")
