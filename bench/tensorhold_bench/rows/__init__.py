@@ -1,3 +1,3 @@
 """The rows, a file for each kind of work; importing this lists them in the order of the table."""
 
-from tensorhold_bench.rows import header, load, call, model, whole, part, save, elsewhere  # noqa: F401, I001 (the order of the table)
+from tensorhold_bench.rows import header, load, call, model, whole, part, save, elsewhere, device  # noqa: F401, I001 (the order of the table)
