@@ -16,6 +16,8 @@ from tensorhold_bench.measure import Differ, Failed, Result, measure
 from tensorhold_bench.places import Unavailable
 from tensorhold_bench.row import ROWS, Row
 
+# Names the script that was called.
+PROGRAM = "TENSORHOLD_BENCH_PROGRAM"
 # One minute's load, and cores taken meanwhile, above which other programs are said to disturb.
 QUIET_LOAD = 1.5
 QUIET_CORES = 0.5
@@ -47,7 +49,7 @@ def main() -> int:
             "fresh memory": f"{memory_speed:.1f} GB/s at the start,"
             f" {machine.fresh_memory_speed():.1f} at the end",
             **({"skipped": "; ".join(skipped)} if skipped else {}),
-            "command": f"`bench/run.sh {shlex.join(sys.argv[1:])}`",
+            "command": f"`{os.environ.get(PROGRAM, 'bench/run.sh')} {shlex.join(sys.argv[1:])}`",
         }
         print(report.write(f"{today}-{arguments.record}", facts, results), file=sys.stderr)
     return 0

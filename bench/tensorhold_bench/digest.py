@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import mmap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,29 @@ def against_files(tensors: Mapping[str, Any], paths: Iterable[Path]) -> str:
                 return f"`{name}` is not as in {path}"
             names.add(name)
     return "as in the files" if names == set(tensors) else "other tensors than in the files"
+
+
+def on_device(
+    tensors: Mapping[str, Any], paths: Iterable[Path], share: Callable[[int], slice] | None
+) -> str:
+    """Whether tensors of a device have the bytes in files, or of a share of the columns there."""
+    import torch
+
+    n_left = len(tensors)
+    for path in paths:
+        described, start = read_header(path)
+        for name, (dtype, shape, (first, last)) in described.items():
+            data = numpy.fromfile(path, numpy.uint8, last - first, offset=start + first)
+            expected = torch.from_numpy(data).view(torch.int16).reshape(shape)
+            if share is not None:
+                expected = expected[:, share(shape[1])]
+            ours = tensors[name]
+            is_right = _NAMES[dtype] == str(ours.dtype) and ours.shape == expected.shape
+            there = expected.to(ours.device)
+            if not is_right or not torch.equal(ours.contiguous().view(torch.int16), there):
+                return f"`{name}` is not as in {path}"
+            n_left -= 1
+    return "other tensors than in the files" if n_left else "as in the files"
 
 
 def of_bytes(data: bytes) -> str:

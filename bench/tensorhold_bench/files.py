@@ -76,6 +76,12 @@ def many_shards() -> list[Path]:
     ]
 
 
+def matrices(name: str, n_tensors: int, shape: list[int]) -> Path:
+    """Matrices of numbers of two bytes, all of one shape."""
+    entry = ("BF16", shape, 2 * math.prod(shape))
+    return _made(name, [(f"{name}.{i}.weight", *entry) for i in range(n_tensors)])
+
+
 def at(place: Place, paths: list[Path]) -> list[Path]:
     """The same files at a place, brought there if they are not there yet."""
     if place is DISK:

@@ -18,6 +18,7 @@ PACKAGES = [
     "safetensors",
     "fastsafetensors",
     "runai-model-streamer",
+    "instanttensor",
     "torch",
     "numpy",
     "sentence-transformers",
@@ -31,6 +32,7 @@ def describe() -> dict[str, str]:
     return {
         "processor": f"{_cpu_info('model name')}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
+        **_device(),
         "file system of the files": _file_system(files.FOLDER),
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
@@ -69,6 +71,14 @@ def _cpu_info(field: str) -> str:
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith(field)), "unknown"
     )
+
+
+def _device() -> dict[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {"device": f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"}
 
 
 def _file_system(folder: Path) -> str:

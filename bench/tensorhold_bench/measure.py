@@ -71,9 +71,10 @@ class Result:
 
     @property
     def bare(self) -> str | None:
-        """The bare side that was the faster one."""
+        """The bare side that was the faster one; of stages the slowest."""
         bares = [side for side in self.seconds if is_bare(side)]
-        return min(bares, key=self.per_call) if bares else None
+        limit = max if self.row.bares_are_stages else min
+        return limit(bares, key=self.per_call) if bares else None
 
     def to_json(self) -> dict[str, Any]:
         """All samples, so that anyone can sum them up otherwise."""

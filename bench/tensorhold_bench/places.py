@@ -20,6 +20,8 @@ _PROGRAMS = Path(__file__).parents[1] / "target" / "release"
 _IMAGE_BYTES = 8 << 30
 # The file that is read there, and the one that is written.
 _NEEDED_BYTES = 5_000_000_000
+# What is loaded onto a device.
+_CUDA_BYTES = 18_000_000_000
 _WAIT_SECONDS = 10
 
 
@@ -96,6 +98,17 @@ def _loop(place: Place) -> Iterator[None]:
         image.unlink()
 
 
+def _cuda(place: Place) -> Iterator[None]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Unavailable("PyTorch has no CUDA device")
+    _DATA.mkdir(exist_ok=True)
+    if shutil.disk_usage(_DATA).free < _CUDA_BYTES and not any(_DATA.glob("matrices-*")):
+        raise Unavailable(f"{_DATA} has less than {_CUDA_BYTES} bytes free")
+    yield
+
+
 def _fuse(place: Place) -> Iterator[None]:
     _need_root()
     if not Path("/dev/fuse").exists():
@@ -128,6 +141,9 @@ MEMORY = Place(
 )
 LOOP = Place("_loop", "a loop device", _DATA / "loop", _loop)
 FUSE = Place("_fuse", "FUSE", _DATA / "fuse", _fuse, behind=_DATA / "behind-fuse", is_direct=False)
+
+
+CUDA = Place("_cuda", "a CUDA device", _DATA, _cuda, most_samples=3)
 
 
 @contextmanager

@@ -67,6 +67,8 @@ class Row:
     inputs: Callable[[], list[Path]] = list
     # What each bare side does.
     bares: dict[str, str] = field(default_factory=dict)
+    # Whether they are stages of one work, of which the slowest is the limit.
+    bares_are_stages: bool = False
     sides: dict[str, Side] = field(default_factory=dict)
     # Sides that are a program of their own, which prints its sample: the command line of each.
     commands: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
