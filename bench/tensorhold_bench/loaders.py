@@ -43,13 +43,14 @@ def _candidate_pread() -> Load:
     return _pread("safetensors")
 
 
-def _fastsafetensors() -> Load:
+def fastsafetensors(device: str) -> Load:
+    """Its interface that is like that of safetensors."""
     fastsafe_open = import_module("fastsafetensors").fastsafe_open
 
     def load(paths: list[Path]) -> Tensors:
         names = [str(path) for path in paths]
         # What it opened lives as long as its tensors do.
-        opened = fastsafe_open(names, framework="pt", device="cpu", nogds=True)
+        opened = fastsafe_open(names, framework="pt", device=device, nogds=True)
         return {name: opened.get_tensor(name) for name in [*opened.keys()]}
 
     return load
@@ -89,7 +90,7 @@ LOADERS: dict[str, Callable[[], Load]] = {
     CLONE: _mapped_and_cloned,
     PREAD: partial(_pread, "safetensors"),
     CANDIDATE_PREAD: _candidate_pread,
-    FASTSAFETENSORS: _fastsafetensors,
+    FASTSAFETENSORS: partial(fastsafetensors, "cpu"),
     RUNAI: _runai,
     OURS: _tensorhold,
 }

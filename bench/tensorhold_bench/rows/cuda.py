@@ -14,7 +14,13 @@ from typing import Any
 
 from tensorhold_bench import digest, files
 from tensorhold_bench.cache import Cache
-from tensorhold_bench.loaders import CANDIDATE, FASTSAFETENSORS, RUNAI, use_candidate
+from tensorhold_bench.loaders import (
+    CANDIDATE,
+    FASTSAFETENSORS,
+    RUNAI,
+    fastsafetensors,
+    use_candidate,
+)
 from tensorhold_bench.places import CUDA
 from tensorhold_bench.row import BARE, OURS, PEER, Row, Work, add
 
@@ -46,18 +52,6 @@ def _candidate() -> Load:
             with opened as file, file.prefetch(device=DEVICE) as loader:
                 tensors |= dict(loader)
         return tensors
-
-    return load
-
-
-def _fastsafetensors() -> Load:
-    fastsafe_open = import_module("fastsafetensors").fastsafe_open
-
-    def load(paths: list[Path]) -> Tensors:
-        names = [str(path) for path in paths]
-        # What it opened lives as long as its tensors do.
-        opened = fastsafe_open(names, framework="pt", device=DEVICE, nogds=True)
-        return {name: opened.get_tensor(name) for name in [*opened.keys()]}
 
     return load
 
@@ -141,7 +135,7 @@ def _tensorhold_share() -> Load:
 _WHOLE: dict[str, Callable[[], Load]] = {
     PEER: _safetensors,
     CANDIDATE: _candidate,
-    FASTSAFETENSORS: _fastsafetensors,
+    FASTSAFETENSORS: partial(fastsafetensors, DEVICE),
     RUNAI: _runai,
     INSTANT: _instant,
     OURS: _tensorhold,
