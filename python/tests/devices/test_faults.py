@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,12 +29,20 @@ NEEDED = [
 REPLACED = ["HostRegister", "DeviceGetPCIBusId", "DeviceGetAttribute"]
 
 
-@pytest.fixture
-def model() -> dict[str, torch.Tensor]:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file of more than one slot, and its tensors."""
     tensors = {f"small.{n}": torch.full((9,), n) for n in range(50)}
-    tensors |= {f"large.{n}": torch.full((3000, 1000), n) for n in range(3)}
-    tensorhold.save(tensors, "model.safetensors", durability="none")
-    return tensors
+    tensors |= {f"large.{n}": torch.full((3000, 1000), n, dtype=torch.int32) for n in range(3)}
+    path = tmp_path_factory.mktemp("faults") / "model.safetensors"
+    tensorhold.save(tensors, path, durability="none")
+    return path, tensors
+
+
+@pytest.fixture
+def model(saved: tuple[Path, dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    Path("model.safetensors").symlink_to(saved[0])
+    return saved[1]
 
 
 def load() -> dict[str, torch.Tensor]:
@@ -120,8 +129,9 @@ def test_the_second_device_gets_its_copies_alone(
     assert double.report()["contexts"] == [1]
 
 
-def test_no_file_and_no_damage_leave_anything(model: dict[str, torch.Tensor]) -> None:
-    with Path("model.safetensors").open("r+b") as file, tensorhold.open("model.safetensors") as c:
-        file.truncate(1 << 20)
-        with pytest.raises(tensorhold.SafetensorError):
-            c.load(device="cuda:0")
+def test_a_file_that_shrinks_leaves_nothing(model: dict[str, torch.Tensor]) -> None:
+    shutil.copy("model.safetensors", "short.safetensors")
+    with tensorhold.open("short.safetensors") as checkpoint:
+        os.truncate("short.safetensors", 1 << 20)
+        with pytest.raises(tensorhold.SafetensorError, match=r"short\.safetensors"):
+            checkpoint.load(device="cuda:0")

@@ -39,10 +39,18 @@ def run(program: str, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of several slots."""
+    tensors = {f"large.{n}": torch.full((3000, 1500), n, dtype=torch.int32) for n in range(4)}
+    path = tmp_path_factory.mktemp("processes") / "model.safetensors"
+    tensorhold.save(tensors, path, durability="none")
+    return path
+
+
 @pytest.fixture(autouse=True)
-def _model() -> None:
-    tensors = {f"large.{n}": torch.full((3000, 1500), n) for n in range(4)}
-    tensorhold.save(tensors, "model.safetensors", durability="none")
+def _model(saved: Path) -> None:
+    Path("model.safetensors").symlink_to(saved)
 
 
 def test_a_wrong_runtime_is_refused_and_no_other_is_taken() -> None:
