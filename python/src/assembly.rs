@@ -1,27 +1,35 @@
 //! Tensors out of the buffers of one plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use tensorhold::{
-    Buffer, LoadPlan, Memory as Filled, Numbered, Packer, Request, Result, TensorInfo,
+    Buffer, DeviceBuffer, LoadPlan, Memory as Filled, Numbered, Packer, Request, Result, TensorInfo,
 };
 
 use crate::error;
 use crate::memory::Memory;
-use crate::on_device::{PACKING, Target};
+use crate::on_device::{PACKING, Target, Targets};
+use crate::placement::Placement;
 use crate::tensors::{Maker, alignment, to_native_order};
 
 /// Knows what becomes of each buffer.
 pub(crate) struct Assembly {
-    maker: Maker,
+    makers: Vec<Maker>,
+    /// By request, the number of its maker.
+    maker_of: Vec<usize>,
+    /// By request, what tensors are copied by that are not kept.
+    copies: HashMap<usize, Py<PyAny>>,
     /// Where the engine brings tensors that are not made of the host's memory.
-    target: Option<Target>,
-    /// By request, those that are not kept.
-    copied: HashMap<usize, Copied>,
+    targets: Vec<Arc<Target>>,
     /// The requests of each buffer; the one of the buffer's own number, where there is no list.
     requests_of: Option<Vec<Vec<usize>>>,
+    device_bytes: DeviceBytes,
 }
+
+/// How many bytes of tensors the engine brings to each device.
+pub(crate) type DeviceBytes = BTreeMap<String, u64>;
 
 /// What a tensor is for that is copied as soon as it is complete.
 pub(crate) struct Copied {
@@ -30,49 +38,151 @@ pub(crate) struct Copied {
     pub(crate) copy: Py<PyAny>,
 }
 
+/// Tensors that a caller gave to be filled.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// Their memory, by request.
+    pub(crate) memory: Numbered,
+    /// Where that is which is on devices.
+    targets: Vec<Arc<Target>>,
+    /// By request, those that cannot be filled in place.
+    pub(crate) copied: HashMap<usize, Copied>,
+}
+
+impl Given {
+    /// Adds where some of the memory is.
+    pub(crate) fn add_target(&mut self, target: Arc<Target>) {
+        number_of(&mut self.targets, target);
+    }
+}
+
 impl Assembly {
-    /// Adds `requests` to `plan`; gives what makes tensors of its buffers, and memory for them: what was `given` by request, and
-    /// the devices'.
+    /// Adds `requests` to `plan`; gives what makes tensors of its buffers, and memory for them: what was `given`, and the
+    /// devices'.
     pub(crate) fn prepare(
         py: Python<'_>,
         plan: &mut LoadPlan,
         requests: Vec<Request>,
-        given: Numbered,
-        copied: HashMap<usize, Copied>,
-        maker: &Maker,
+        given: Given,
+        placement: &Placement,
+        targets: &Targets,
     ) -> PyResult<(Assembly, Numbered)> {
-        let target = Target::of(py, maker)?;
-        let is_host = |request: usize| {
-            copied.contains_key(&request) || given.iter().any(|(number, _)| *number == request)
+        let names = requests.iter().map(|request| plan.tensor(request).name);
+        let (makers, maker_of) = placement.makers(py, names)?;
+        let mut assembly = Assembly {
+            makers,
+            maker_of,
+            copies: HashMap::new(),
+            targets: given.targets,
+            requests_of: None,
+            device_bytes: DeviceBytes::new(),
         };
-        let added = match &target {
-            None => plan.add_all_new(requests),
-            Some(_) => add_packed(plan, requests, is_host),
-        };
-        added.map_err(|error| error::to_py(py, &error))?;
-        let requests_of = target.as_ref().map(|_| by_buffer(plan));
-        let mut memory = given;
-        if let Some(target) = &target {
-            let buffer_of = |request: usize| plan.requests()[request].place.buffer;
-            for (number, _) in &mut memory {
-                *number = buffer_of(*number);
-            }
-            let mut host: Vec<usize> = copied.keys().map(|&request| buffer_of(request)).collect();
-            host.extend(memory.iter().map(|(buffer, _)| *buffer));
-            memory.extend(target.allocate(py, plan, |buffer| host.contains(&buffer))?);
+        for (request, Copied { maker, copy }) in given.copied {
+            assembly.maker_of[request] = assembly.makers.len();
+            assembly.makers.push(maker);
+            assembly.copies.insert(request, copy);
         }
-        let assembly = Assembly {
-            maker: maker.clone(),
-            target,
-            copied,
-            requests_of,
-        };
+        let in_place: HashSet<usize> = given.memory.iter().map(|(request, _)| *request).collect();
+        let target_of = assembly.find_targets(py, targets, &in_place)?;
+        if assembly.targets.is_empty() {
+            let added = plan.add_all_new(requests);
+            added.map_err(|error| error::to_py(py, &error))?;
+            return Ok((assembly, given.memory));
+        }
+        let added = assembly.add_packed(plan, requests, &target_of);
+        let target_of_buffer = added.map_err(|error| error::to_py(py, &error))?;
+        let memory = assembly.allocate(py, plan, given.memory, &target_of_buffer)?;
         Ok((assembly, memory))
+    }
+
+    /// For each request the number of the target that it goes to; `None` for the host, and for what is filled `in_place`.
+    fn find_targets(
+        &mut self,
+        py: Python<'_>,
+        targets: &Targets,
+        in_place: &HashSet<usize>,
+    ) -> PyResult<Vec<Option<usize>>> {
+        let mut of_maker: Vec<Option<Option<usize>>> = vec![None; self.makers.len()];
+        let mut target_of = Vec::with_capacity(self.maker_of.len());
+        for (request, &maker) in self.maker_of.iter().enumerate() {
+            if in_place.contains(&request) {
+                target_of.push(None);
+                continue;
+            }
+            let target = match of_maker[maker] {
+                Some(target) => target,
+                None => {
+                    let found = targets.find(py, &self.makers[maker])?;
+                    let number = found.map(|target| number_of(&mut self.targets, target));
+                    *of_maker[maker].insert(number)
+                }
+            };
+            target_of.push(target);
+        }
+        Ok(target_of)
+    }
+
+    /// Adds the requests, small ones of a device side by side; gives for each buffer the target that is to allocate it.
+    fn add_packed(
+        &mut self,
+        plan: &mut LoadPlan,
+        requests: Vec<Request>,
+        target_of: &[Option<usize>],
+    ) -> Result<Vec<Option<usize>>> {
+        let mut packers = vec![Packer::new(PACKING); self.targets.len()];
+        let mut target_of_buffer = Vec::new();
+        for (request, &target) in requests.into_iter().zip(target_of) {
+            let buffer = match target {
+                None => plan.add_new(request)?,
+                Some(target) => packers[target].add(plan, request)?,
+            };
+            target_of_buffer.resize(plan.buffers().len(), None);
+            target_of_buffer[buffer] = target;
+        }
+        self.requests_of = Some(by_buffer(plan));
+        Ok(target_of_buffer)
+    }
+
+    /// Memory for all buffers but the host's, with that which was given by request; the devices' can be written to.
+    fn allocate(
+        &mut self,
+        py: Python<'_>,
+        plan: &LoadPlan,
+        mut memory: Numbered,
+        target_of_buffer: &[Option<usize>],
+    ) -> PyResult<Numbered> {
+        for (number, memory) in &mut memory {
+            *number = plan.requests()[*number].place.buffer;
+            if let Filled::Device(buffer) = memory {
+                let name = self.target(buffer).name().to_owned();
+                *self.device_bytes.entry(name).or_default() += buffer.len() as u64;
+            }
+        }
+        for (number, target) in self.targets.iter().enumerate() {
+            let is_of = |buffer: usize| target_of_buffer[buffer] == Some(number);
+            memory.extend(target.allocate(py, plan, is_of)?);
+            let requests = plan.requests().iter();
+            let of_target = requests.filter(|request| is_of(request.place.buffer));
+            let size_bytes: u64 = of_target.map(|request| plan.size_of(request)).sum();
+            let name = target.name().to_owned();
+            *self.device_bytes.entry(name).or_default() += size_bytes;
+        }
+        Ok(memory)
+    }
+
+    /// How many bytes of tensors go to each device.
+    pub(crate) fn device_bytes(&self) -> &DeviceBytes {
+        &self.device_bytes
+    }
+
+    fn target(&self, buffer: &DeviceBuffer) -> &Target {
+        let target = self.targets.iter().find(|target| target.is_of(buffer));
+        target.expect("every buffer on a device was made by a target")
     }
 
     /// Whether tensors are copied as soon as they are there, so that others can be read.
     pub(crate) fn is_urgent(&self) -> bool {
-        !self.copied.is_empty()
+        !self.copies.is_empty()
     }
 
     /// Whether a buffer can be of several tensors.
@@ -88,27 +198,31 @@ impl Assembly {
         complete: &mut Numbered,
         take: &mut dyn FnMut(usize, Bound<'py, PyAny>),
     ) -> PyResult<()> {
-        let are_any_remote = complete.iter().any(|(_, memory)| memory.is_device());
-        if let (Some(target), true) = (&self.target, are_any_remote) {
-            target.signal(py)?;
+        for target in &self.targets {
+            let is_of =
+                |memory: &Filled| matches!(memory, Filled::Device(buffer) if target.is_of(buffer));
+            if complete.iter().any(|(_, memory)| is_of(memory)) {
+                target.signal(py)?;
+            }
         }
         for (number, memory) in complete.drain(..) {
             let requests = match &self.requests_of {
                 Some(requests_of) => &requests_of[number][..],
                 None => &[number],
             };
-            match (memory, &self.target) {
-                (Filled::Device(buffer), Some(target)) => {
+            match memory {
+                Filled::Device(buffer) => {
+                    let target = self.target(&buffer);
                     let tensors = target.tensors(py, plan, requests, buffer)?;
                     for (&request, tensor) in requests.iter().zip(tensors) {
-                        take(request, tensor);
+                        take(request, self.copied(request, tensor)?);
                     }
                 }
-                (Filled::Host(buffer), _) => {
+                Filled::Host(buffer) => {
                     let request = requests[0];
-                    take(request, self.on_host(py, plan, request, buffer)?);
+                    let tensor = self.on_host(py, plan, request, buffer)?;
+                    take(request, self.copied(request, tensor)?);
                 }
-                (Filled::Device(_), None) => unreachable!("the target has made the buffer"),
             }
         }
         Ok(())
@@ -125,30 +239,31 @@ impl Assembly {
         let tensor = plan.tensor(request);
         let dtype = request.dtype.unwrap_or(tensor.dtype);
         to_native_order(&mut buffer, alignment(dtype));
-        let copied = self.copied.get(&number);
-        let maker = copied.map_or(&self.maker, |copied| &copied.maker);
+        let maker = &self.makers[self.maker_of[number]];
         let memory = Memory::of_owned(buffer);
-        let made = maker.make(py, memory, dtype, shape_of(&tensor, request))?;
-        match copied {
-            Some(Copied { copy, .. }) => copy.call1(py, (made,)).map(|copy| copy.into_bound(py)),
-            None => Ok(made),
+        maker.make(py, memory, dtype, shape_of(&tensor, request))
+    }
+
+    /// The tensor, or what copying it gives where it is not kept.
+    fn copied<'py>(
+        &self,
+        request: usize,
+        tensor: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.copies.get(&request) {
+            Some(copy) => copy.bind(tensor.py()).call1((tensor,)),
+            None => Ok(tensor),
         }
     }
 }
 
-fn add_packed(
-    plan: &mut LoadPlan,
-    requests: Vec<Request>,
-    is_host: impl Fn(usize) -> bool,
-) -> Result<()> {
-    let mut packer = Packer::new(PACKING);
-    for (number, request) in requests.into_iter().enumerate() {
-        match is_host(number) {
-            true => plan.add_new(request)?,
-            false => packer.add(plan, request)?,
-        };
-    }
-    Ok(())
+/// The number of `target` in `targets`, to which it is added if it is none of them.
+fn number_of(targets: &mut Vec<Arc<Target>>, target: Arc<Target>) -> usize {
+    let known = targets.iter().position(|known| Arc::ptr_eq(known, &target));
+    known.unwrap_or_else(|| {
+        targets.push(target);
+        targets.len() - 1
+    })
 }
 
 fn by_buffer(plan: &LoadPlan) -> Vec<Vec<usize>> {

@@ -10,11 +10,15 @@ use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, Trans
 use crate::error;
 use crate::framework::Ownership;
 use crate::load::{Loader, Stats, Wanted, dtype_named, selection};
+use crate::on_device::Targets;
+use crate::placement::Placement;
+use crate::single::Single;
 use crate::tensors::Maker;
 
 struct Opened {
     checkpoint: tensorhold::Checkpoint,
     maker: Maker,
+    targets: Targets,
 }
 
 impl Opened {
@@ -22,6 +26,14 @@ impl Opened {
         self.checkpoint
             .tensor(name)
             .map_err(|error| error::to_py(py, &error))
+    }
+
+    fn single(&self) -> Single<'_> {
+        Single {
+            checkpoint: &self.checkpoint,
+            maker: &self.maker,
+            targets: &self.targets,
+        }
     }
 }
 
@@ -72,6 +84,7 @@ impl Checkpoint {
         Ok(Checkpoint(RwLock::new(Some(Arc::new(Opened {
             checkpoint,
             maker,
+            targets: Targets::default(),
         })))))
     }
 
@@ -134,9 +147,8 @@ impl Checkpoint {
     /// Returns a tensor: a view of the file's map where there is one.
     fn tensor<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let opened = self.opened(py)?;
-        opened
-            .maker
-            .whole(py, &opened.tensor(py, name)?, Ownership::View)
+        let tensor = opened.tensor(py, name)?;
+        opened.single().whole(py, &tensor, Ownership::View)
     }
 
     /// Returns an object to slice, which reads no more than is asked for.
@@ -166,18 +178,17 @@ impl Checkpoint {
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let opened = self.opened(py)?;
-        let maker = opened.maker.on(py, device)?;
+        let placement = Placement::of(py, &opened.maker, device)?;
         let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
         let mut wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
         if let Some(into) = into {
-            wanted = wanted.into_given(py, into)?;
+            wanted = wanted.into_given(py, into, &opened.targets)?;
         }
         let options = TransferOptions {
             n_threads: threads,
             memory_limit: None,
         };
-        let (tensors, stats) = wanted.load(py, &maker, options, progress)?;
-        Ok((tensors, Stats(stats)))
+        wanted.load(py, &placement, &opened.targets, options, progress)
     }
 
     /// Begins to read tensors in the background.
@@ -192,14 +203,14 @@ impl Checkpoint {
         threads: Option<usize>,
     ) -> PyResult<Loader> {
         let opened = self.opened(py)?;
-        let maker = opened.maker.on(py, device)?;
+        let placement = Placement::of(py, &opened.maker, device)?;
         let options = TransferOptions {
             n_threads: threads,
             memory_limit,
         };
         let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
         let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
-        wanted.start(py, maker, options)
+        wanted.start(py, &placement, &opened.targets, options)
     }
 
     /// Returns what a load of `names` would read, for people to look at.
@@ -341,6 +352,6 @@ impl TensorSlice {
     ) -> PyResult<Bound<'py, PyAny>> {
         let tensor = self.opened.tensor(py, &self.name)?;
         let selection = selection(py, &tensor, index)?;
-        self.opened.maker.part(py, &tensor, selection)
+        self.opened.single().part(py, &tensor, selection)
     }
 }

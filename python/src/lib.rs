@@ -16,10 +16,13 @@ mod making;
 mod memory;
 mod ndarray;
 mod on_device;
+mod pinned;
+mod placement;
 mod prefetch;
 mod safe_open;
 mod save;
 mod save_async;
+mod single;
 mod spec;
 mod tensors;
 mod torch;
@@ -51,16 +54,20 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<save_async::SaveHandle>()?;
     module.add_function(wrap_pyfunction!(save_async::save_async, module)?)?;
     module.add_function(wrap_pyfunction!(save_async::finish_saves, module)?)?;
+    module.add_class::<pinned::PinnedMemory>()?;
+    module.add_function(wrap_pyfunction!(pinned::pinned_memory, module)?)?;
+    module.add_function(wrap_pyfunction!(pinned::set_pinned_limit, module)?)?;
     module.add_function(wrap_pyfunction!(empty_cache, module)?)?;
     module.add_function(wrap_pyfunction!(set_cache_limit, module)?)?;
     module.add_function(wrap_pyfunction!(cli_main, module)?)?;
     Ok(())
 }
 
-/// Gives the memory of freed tensors, which is kept for the next ones, back to the system. Returns its bytes.
+/// Gives memory that is kept for the next tensors back to the system: that of freed ones, and pinned memory that nothing is
+/// copied from. Returns its bytes.
 #[pyfunction]
-fn empty_cache(py: Python<'_>) -> usize {
-    py.detach(tensorhold::release_pool)
+fn empty_cache(py: Python<'_>) -> u64 {
+    py.detach(|| tensorhold::release_pool() as u64 + tensorhold::release_ring())
 }
 
 /// Sets how many bytes of the memory of freed tensors are kept for the next ones: 256 MiB unless set, none with 0.

@@ -13,10 +13,12 @@ use tensorhold::{
     Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
 };
 
-use crate::assembly::{Assembly, Copied, shape_of};
+use crate::assembly::{Assembly, Copied, DeviceBytes, Given, shape_of};
 use crate::error;
 use crate::index::{self, Asked};
 use crate::making::Making;
+use crate::on_device::Targets;
+use crate::placement::Placement;
 use crate::spec::TensorSpec;
 use crate::tensors::Maker;
 
@@ -24,8 +26,7 @@ use crate::tensors::Maker;
 pub(crate) struct Wanted<'a> {
     checkpoint: &'a Checkpoint,
     requests: Vec<Request>,
-    given: Numbered,
-    copied: HashMap<usize, Copied>,
+    given: Given,
 }
 
 impl<'a> Wanted<'a> {
@@ -40,8 +41,7 @@ impl<'a> Wanted<'a> {
         Wanted {
             checkpoint,
             requests,
-            given: Numbered::new(),
-            copied: HashMap::new(),
+            given: Given::default(),
         }
     }
 
@@ -89,12 +89,12 @@ impl<'a> Wanted<'a> {
         self
     }
 
-    /// The same into memory of the caller's, by name: its description, what keeps it alive, and, if it cannot be filled in place,
-    /// what is to be made and who copies it.
+    /// The same into memory of the caller's, by name, as the front end describes it.
     pub(crate) fn into_given(
         mut self,
         py: Python<'_>,
         given: &Bound<'_, PyDict>,
+        targets: &Targets,
     ) -> PyResult<Wanted<'a>> {
         if given.is_empty() {
             return Ok(self);
@@ -107,21 +107,35 @@ impl<'a> Wanted<'a> {
             let Some(item) = given.get_item(name)? else {
                 continue;
             };
-            let (spec, hold, copied) = item.extract::<Given<'_>>()?;
+            let (spec, hold, framework, copy, is_copied, device) = item.extract::<Filled<'_>>()?;
             let spec = spec.get();
             check_given(&tensor, request, spec)
                 .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
             request.dtype = Some(spec.dtype);
-            if let Some((framework, copy)) = copied {
-                let maker = Maker::new(py, &framework, None)?;
-                self.copied.insert(number, Copied { maker, copy });
-                continue;
-            }
+            let maker = Maker::new(py, &framework, device.as_ref())?;
+            let target = targets.find(py, &maker)?;
+            let memory = match (is_copied, device, target) {
+                // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
+                // overlaps, as `refuse_overlap` checks before any is used.
+                (false, None, _) => unsafe { buffer_over(spec, hold) }.into(),
+                (false, Some(_), Some(target)) => {
+                    // SAFETY: as above, on the device; whoever else uses the tensor does so on the current stream.
+                    let buffer = unsafe { target.buffer_over(spec, hold) };
+                    self.given.add_target(target);
+                    buffer.into()
+                }
+                (_, _, target) => {
+                    let maker = match target {
+                        Some(_) => maker,
+                        // The copy brings it to wherever it is to be.
+                        None => Maker::new(py, &framework, None)?,
+                    };
+                    self.given.copied.insert(number, Copied { maker, copy });
+                    continue;
+                }
+            };
             ranges.push((spec.data_ptr, spec.data_len as u64));
-            // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
-            // overlaps, as `refuse_overlap` checks before any is used.
-            self.given
-                .push((number, unsafe { buffer_over(spec, hold) }.into()));
+            self.given.memory.push((number, memory));
         }
         refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
         Ok(self)
@@ -145,12 +159,13 @@ impl<'a> Wanted<'a> {
     pub(crate) fn load<'py>(
         self,
         py: Python<'py>,
-        maker: &Maker,
+        placement: &Placement,
+        targets: &Targets,
         options: TransferOptions,
         progress: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<(Bound<'py, PyDict>, TransferStats)> {
+    ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let files = self.checkpoint.files();
-        let (plan, assembly, given) = self.prepare(py, maker)?;
+        let (plan, assembly, given) = self.prepare(py, placement, targets)?;
         let options = TransferOptions {
             memory_limit: assembly.is_urgent().then_some(COPIED_BYTES),
             ..options
@@ -169,18 +184,20 @@ impl<'a> Wanted<'a> {
             Some(raised) => return Err(raised),
             None => loaded.map_err(|error| error::to_py(py, &error))?,
         };
-        Ok((making.finish(py, complete)?, stats))
+        let tensors = making.finish(py, complete)?;
+        Ok((tensors, Stats::of(stats, &assembly)))
     }
 
     /// Begins to carry it out in the background.
     pub(crate) fn start(
         self,
         py: Python<'_>,
-        maker: Maker,
+        placement: &Placement,
+        targets: &Targets,
         options: TransferOptions,
     ) -> PyResult<Loader> {
         let files = self.checkpoint.files();
-        let (plan, assembly, given) = self.prepare(py, &maker)?;
+        let (plan, assembly, given) = self.prepare(py, placement, targets)?;
         let started = py.detach(|| Transfer::start(plan, files, given, options));
         let transfer = started.map_err(|error| error::to_py(py, &error))?;
         Ok(Loader {
@@ -195,20 +212,26 @@ impl<'a> Wanted<'a> {
     fn prepare(
         self,
         py: Python<'_>,
-        maker: &Maker,
+        placement: &Placement,
+        targets: &Targets,
     ) -> PyResult<(Arc<LoadPlan>, Assembly, Numbered)> {
         let mut plan = self.checkpoint.plan();
-        let (requests, given, copied) = (self.requests, self.given, self.copied);
-        let (assembly, memory) = Assembly::prepare(py, &mut plan, requests, given, copied, maker)?;
+        let (requests, given) = (self.requests, self.given);
+        let (assembly, memory) =
+            Assembly::prepare(py, &mut plan, requests, given, placement, targets)?;
         Ok((Arc::new(plan), assembly, memory))
     }
 }
 
-/// A tensor to fill, as the front end describes it.
-type Given<'py> = (
+/// A tensor to fill, as the front end describes it: its memory, what keeps that alive, its framework, what copies a tensor to it,
+/// whether that is what is to be done, and the device that it is on, if it is not the host.
+type Filled<'py> = (
     Bound<'py, TensorSpec>,
     Py<PyAny>,
-    Option<(String, Py<PyAny>)>,
+    String,
+    Py<PyAny>,
+    bool,
+    Option<Bound<'py, PyAny>>,
 );
 
 /// So much is read ahead of the copies into tensors that cannot be filled in place: enough to keep all threads at work.
@@ -452,7 +475,7 @@ impl Loader {
 
     /// Returns what was done so far, and how.
     fn stats(&self, py: Python<'_>) -> PyResult<Stats> {
-        Ok(Stats(self.transfer(py)?.stats()))
+        Ok(Stats::of(self.transfer(py)?.stats(), &self.assembly))
     }
 
     /// Stops reading, and lets go of all tensors that were not given out.
@@ -484,10 +507,22 @@ impl Drop for Loader {
 
 /// What a load did, and how.
 #[pyclass(frozen, name = "TransferStats", module = "tensorhold._native")]
-pub(crate) struct Stats(pub(crate) TransferStats);
+pub(crate) struct Stats(TransferStats, DeviceBytes);
+
+impl Stats {
+    fn of(stats: TransferStats, assembly: &Assembly) -> Stats {
+        Stats(stats, assembly.device_bytes().clone())
+    }
+}
 
 #[pymethods]
 impl Stats {
+    /// How many of the wanted bytes the engine itself brings to each device.
+    #[getter]
+    fn device_bytes(&self) -> DeviceBytes {
+        self.1.clone()
+    }
+
     /// The bytes that were asked for.
     #[getter]
     fn wanted_bytes(&self) -> u64 {

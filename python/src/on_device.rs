@@ -4,7 +4,7 @@
 //! Of the test double, which PyTorch knows nothing of, memory comes from the runtime.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,6 +16,7 @@ use tensorhold::{
 use crate::assembly::shape_of;
 use crate::framework::Framework;
 use crate::memory::{DlDevice, Memory};
+use crate::spec::TensorSpec;
 use crate::tensors::Maker;
 use crate::{error, torch};
 
@@ -29,11 +30,63 @@ pub(crate) const PACKING: Packing = Packing {
     shared_bytes: 32 << 20,
 };
 
+/// Fewer bytes of a single tensor are PyTorch's to move: CUDA takes them along with the call.
+const AT_ONCE_BYTES: u64 = 64 << 10;
+
+/// The ways to devices that an open checkpoint has used.
+#[derive(Default)]
+pub(crate) struct Targets(Mutex<Vec<Arc<Target>>>);
+
+impl Targets {
+    /// The engine's way to where `maker` makes tensors; `None` where that is the host, or where PyTorch is to move them.
+    pub(crate) fn find(&self, py: Python<'_>, maker: &Maker) -> PyResult<Option<Arc<Target>>> {
+        let Some(ordinal) = maker.device.cuda_ordinal() else {
+            return Ok(None);
+        };
+        if maker.framework != Framework::Torch {
+            return Ok(None);
+        }
+        let known = |targets: &[Arc<Target>]| {
+            let found = targets.iter().find(|target| target.ordinal == ordinal);
+            found.map(Arc::clone)
+        };
+        if let Some(target) = known(&self.lock()) {
+            return Ok(Some(target));
+        }
+        // Without the lock, as what is called may let go of the interpreter.
+        let Some(made) = Target::of(py, ordinal)? else {
+            return Ok(None);
+        };
+        let mut targets = self.lock();
+        Ok(Some(known(&targets).unwrap_or_else(|| {
+            let made = Arc::new(made);
+            targets.push(Arc::clone(&made));
+            made
+        })))
+    }
+
+    /// The same for a single tensor of `size_bytes` bytes.
+    pub(crate) fn find_for(
+        &self,
+        py: Python<'_>,
+        maker: &Maker,
+        size_bytes: u64,
+    ) -> PyResult<Option<Arc<Target>>> {
+        let target = self.find(py, maker)?;
+        Ok(target.filter(|target| target.is_double || size_bytes >= AT_ONCE_BYTES))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Target>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A device, and the way to it.
 pub(crate) struct Target {
     queue: Arc<CopyQueue>,
-    /// What PyTorch is asked for memory of.
-    place: String,
+    ordinal: usize,
+    /// In PyTorch's words, which are those of CUDA for HIP as well.
+    name: String,
     is_double: bool,
     dlpack: DlDevice,
 }
@@ -47,14 +100,8 @@ enum Base {
 }
 
 impl Target {
-    /// The engine's way to where `maker` makes tensors; `None` where that is the host, or where PyTorch is to move them.
-    pub(crate) fn of(py: Python<'_>, maker: &Maker) -> PyResult<Option<Target>> {
-        let Some(ordinal) = maker.device.cuda_ordinal() else {
-            return Ok(None);
-        };
-        if maker.framework != Framework::Torch {
-            return Ok(None);
-        }
+    /// The way to device number `ordinal`; `None` where PyTorch is to move tensors there, or to say that it cannot.
+    fn of(py: Python<'_>, ordinal: usize) -> PyResult<Option<Target>> {
         let is_named = std::env::var_os(RUNTIME).is_some();
         if !is_named && !has_cuda(py)? {
             return Ok(None);
@@ -79,19 +126,43 @@ impl Target {
         };
         Ok(Target {
             queue,
-            place: format!("cuda:{ordinal}"),
+            ordinal,
+            name: format!("cuda:{ordinal}"),
             is_double,
             dlpack,
         })
     }
 
-    /// Memory for the buffers of `plan` but those that `is_given`, which copies may write to as soon as the current stream
-    /// allows.
+    /// How PyTorch calls the device.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether `buffer` is filled by copies of this way.
+    pub(crate) fn is_of(&self, buffer: &DeviceBuffer) -> bool {
+        Arc::ptr_eq(buffer.queue(), &self.queue)
+    }
+
+    /// The memory of a caller's tensor, which is to be filled in place.
+    ///
+    /// # Safety
+    /// `spec` describes memory of the device that is writable as long as `tensor` lives, and that nobody uses until the tensor
+    /// is given back but in the order of the device's current stream.
+    pub(crate) unsafe fn buffer_over(&self, spec: &TensorSpec, tensor: Py<PyAny>) -> DeviceBuffer {
+        let address = usize::try_from(spec.data_ptr).expect("an address is as wide as a pointer");
+        let owner = Box::new(Base::Own(tensor));
+        // SAFETY: the caller's promise; `allocate` orders the copies after what the current stream was given before, and
+        // `signal` before what it is given later.
+        unsafe { DeviceBuffer::from_raw(&self.queue, address, spec.data_len, owner) }
+    }
+
+    /// Memory for the buffers of `plan` that are `is_wanted`. Copies may write to it, and to memory that was given, as soon as
+    /// the current stream allows.
     pub(crate) fn allocate(
         &self,
         py: Python<'_>,
         plan: &LoadPlan,
-        is_given: impl Fn(usize) -> bool,
+        is_wanted: impl Fn(usize) -> bool,
     ) -> PyResult<Numbered> {
         let mut alone: Vec<Option<&Request>> = vec![None; plan.buffers().len()];
         for request in plan.requests() {
@@ -101,7 +172,7 @@ impl Target {
         }
         let mut made = Numbered::new();
         let wanted = plan.buffers().iter().zip(alone).enumerate();
-        for (number, (&size_bytes, alone)) in wanted.filter(|&(number, _)| !is_given(number)) {
+        for (number, (&size_bytes, alone)) in wanted.filter(|&(number, _)| is_wanted(number)) {
             let buffer = match alone {
                 _ if self.is_double => self.of_runtime(py, size_bytes)?,
                 Some(request) => self.own(py, plan, request, size_bytes)?,
@@ -123,12 +194,12 @@ impl Target {
     ) -> PyResult<DeviceBuffer> {
         let info = plan.tensor(request);
         let dtype = request.dtype.unwrap_or(info.dtype);
-        let tensor = torch::empty(py, dtype, shape_of(&info, request), &self.place)?;
+        let tensor = torch::empty(py, dtype, shape_of(&info, request), &self.name)?;
         self.buffer(&tensor, size_bytes, Base::Own(tensor.clone().unbind()))
     }
 
     fn shared(&self, py: Python<'_>, size_bytes: u64) -> PyResult<DeviceBuffer> {
-        let bytes = torch::empty(py, Dtype::U8, &[size_bytes], &self.place)?;
+        let bytes = torch::empty(py, Dtype::U8, &[size_bytes], &self.name)?;
         let base = Base::Shared(bytes.clone().unbind());
         Ok(self.buffer(&bytes, size_bytes, base)?.with_free_gaps())
     }
@@ -171,15 +242,13 @@ impl Target {
         buffer: DeviceBuffer,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let address = buffer.address();
-        let owner: Arc<dyn Any + Send + Sync> = match self.is_double {
-            true => Arc::new(buffer),
-            false => {
-                let base = buffer.into_owner().downcast::<Base>();
-                match *base.expect("the owner was given by `allocate`") {
-                    Base::Own(tensor) => return Ok(vec![tensor.into_bound(py)]),
-                    Base::Shared(bytes) => Arc::new(bytes),
-                }
-            }
+        let owner: Arc<dyn Any + Send + Sync> = match buffer.into_owner().downcast::<Base>() {
+            Ok(base) => match *base {
+                Base::Own(tensor) => return Ok(vec![tensor.into_bound(py)]),
+                Base::Shared(bytes) => Arc::new(bytes),
+            },
+            // The runtime's; it is held, never looked at.
+            Err(memory) => Arc::new(Mutex::new(memory)),
         };
         let tensor = |&number: &usize| {
             let request = &plan.requests()[number];
@@ -202,7 +271,7 @@ impl Target {
             return Ok(0);
         }
         let cuda = py.import("torch")?.getattr(intern!(py, "cuda"))?;
-        let stream = cuda.call_method1(intern!(py, "current_stream"), (&self.place,))?;
+        let stream = cuda.call_method1(intern!(py, "current_stream"), (&self.name,))?;
         stream.getattr(intern!(py, "cuda_stream"))?.extract()
     }
 }

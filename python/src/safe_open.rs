@@ -16,13 +16,17 @@ use crate::error;
 use crate::framework::{Framework, Ownership};
 use crate::index::{self, Asked};
 use crate::load::{Loader, Wanted};
+use crate::on_device::Targets;
+use crate::placement::Placement;
 use crate::prefetch;
+use crate::single::Single;
 use crate::tensors::{Maker, insert};
 
 /// One open file and what its tensors are made for.
 struct Opened {
     checkpoint: Checkpoint,
     maker: Maker,
+    targets: Targets,
 }
 
 /// An open file, or a closed one.
@@ -55,6 +59,7 @@ impl Handle {
         Ok(Handle(RwLock::new(Some(Arc::new(Opened {
             checkpoint,
             maker,
+            targets: Targets::default(),
         })))))
     }
 
@@ -101,6 +106,14 @@ impl Opened {
         find(py, &self.checkpoint, name)
     }
 
+    fn single(&self) -> Single<'_> {
+        Single {
+            checkpoint: &self.checkpoint,
+            maker: &self.maker,
+            targets: &self.targets,
+        }
+    }
+
     fn names<'py>(
         &self,
         py: Python<'py>,
@@ -133,26 +146,29 @@ impl Opened {
         device: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<Loader> {
-        let maker = self.maker.on(py, device)?;
+        let placement = Placement::of(py, &self.maker, device)?;
         let wanted = match plan {
             None => Wanted::all(&self.checkpoint),
             Some(plan) => prefetch::wanted(py, &self.checkpoint, plan)?,
         };
         for dtype in wanted.dtypes() {
-            maker.check(py, dtype)?;
+            placement.usual().check(py, dtype)?;
         }
         let options = TransferOptions {
             n_threads: threads,
             memory_limit: None,
         };
-        wanted.start(py, maker, options)
+        wanted.start(py, &placement, &self.targets, options)
     }
 
     fn tensors<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let ownership = self.maker.framework.drop_in_ownership();
-        if ownership == Ownership::Own || self.checkpoint.files()[0].map().is_none() {
+        let is_read = ownership == Ownership::Own || self.checkpoint.files()[0].map().is_none();
+        if is_read || self.single().sends(py)? {
             let wanted = Wanted::all(&self.checkpoint);
-            let loaded = wanted.load(py, &self.maker, TransferOptions::default(), None)?;
+            let placement = self.maker.clone().into();
+            let options = TransferOptions::default();
+            let loaded = wanted.load(py, &placement, &self.targets, options, None)?;
             return Ok(loaded.0);
         }
         let _paused = Paused::new(py);
@@ -222,7 +238,7 @@ macro_rules! handle_class {
             fn get_tensor<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
                 let opened = self.0.opened(py)?;
                 let ownership = opened.maker.framework.drop_in_ownership();
-                opened.maker.whole(py, &opened.tensor(py, name)?, ownership)
+                opened.single().whole(py, &opened.tensor(py, name)?, ownership)
             }
 
             /// Returns all tensors by name, in the order of their bytes.
@@ -358,18 +374,16 @@ impl PySafeSlice {
         let sub_byte = info.dtype.width_bytes().is_none();
         let rises =
             |part: &Index| !matches!(part, Index::Range { step: Some(step), .. } if *step <= 0);
-        if (sub_byte || tensor.file().map().is_none())
+        let single = self.opened.single();
+        if (sub_byte || tensor.file().map().is_none() || single.sends(py)?)
             && let Asked::Basic(asked) = index::parse(index)?
             && (sub_byte || asked.iter().all(rises))
         {
             let selection = Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
                 .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))?;
-            return self.opened.maker.part(py, tensor, selection);
+            return single.part(py, tensor, selection);
         }
-        self.opened
-            .maker
-            .whole(py, tensor, Ownership::View)?
-            .get_item(index)
+        single.whole(py, tensor, Ownership::View)?.get_item(index)
     }
 
     /// A slice as the reference's own slicer takes it, with its messages.

@@ -16,6 +16,7 @@ Example:
 """
 
 from tensorhold._errors import SafetensorError
+from tensorhold._native import PinnedMemory as PinnedMemory
 from tensorhold._native import (
     PrefetchLoader,
     TensorMeta,
@@ -28,7 +29,9 @@ from tensorhold._native import (
 )
 from tensorhold._native import __version__ as __version__
 from tensorhold._native import empty_cache as empty_cache
+from tensorhold._native import pinned_memory as pinned_memory
 from tensorhold._native import set_cache_limit as set_cache_limit
+from tensorhold._native import set_pinned_limit as set_pinned_limit
 from tensorhold.checkpoint import Checkpoint as Checkpoint
 from tensorhold.checkpoint import open as open
 from tensorhold.checkpoint import save as save

@@ -16,9 +16,9 @@ from tensorhold._errors import ArgumentError
 
 __all__ = ["Given", "Place", "View", "given", "span"]
 
-# A description, what keeps the memory alive, and, for a copy, whose tensor is to be made, and what
-# takes it.
-Given = tuple[_native.TensorSpec, object, tuple[str, Callable[[Any], object]] | None]
+# A description, what keeps the memory alive, the front end, what copies a tensor of it there,
+# whether that is to be done, and the device, if it is not the host.
+Given = tuple[_native.TensorSpec, object, str, Callable[[Any], object], bool, str | None]
 
 # Whether two views that lie between each other share an element can be hard to say. After so many
 # steps nobody knows, and they are let through: each is filled by itself.
@@ -35,12 +35,16 @@ class Place(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor that can be written to: by the engine where it is dense, by `fill` in any case."""
+    """A tensor that can be written to: by the engine where it is dense, by `fill` in any case.
+
+    `device` is the one that the engine copies to, `None` where it writes to the host's memory.
+    """
 
     spec: _native.TensorSpec
     place: Place
     is_dense: bool
     fill: Callable[[Any], object]
+    device: str | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class _Target:
     spec: _native.TensorSpec
     fill: Callable[[Any], object]
     is_copied: bool
+    device: str | None
 
 
 def given(into: Mapping[str, Any], front_end_of: Callable[[Any], str | None]) -> dict[str, Given]:
@@ -62,6 +67,9 @@ def given(into: Mapping[str, Any], front_end_of: Callable[[Any], str | None]) ->
     """
     targets = [_target(name, tensor, front_end_of(tensor)) for name, tensor in into.items()]
     for one, other in _neighbours(targets):
+        if one.device != other.device:
+            # Addresses of two devices may be the same.
+            continue
         # What lies between elements of a view is filled as the view is, one after the other.
         if one.is_copied or other.is_copied:
             _refuse_shared(one, other)
@@ -70,7 +78,10 @@ def given(into: Mapping[str, Any], front_end_of: Callable[[Any], str | None]) ->
         target.name: (
             target.spec,
             target.tensor,
-            (target.front_end, target.fill) if target.is_copied else None,
+            target.front_end,
+            target.fill,
+            target.is_copied,
+            target.device,
         )
         for target in targets
     }
@@ -92,7 +103,7 @@ def _target(name: str, tensor: Any, front_end: str | None) -> _Target:
         raise _refused(name, f"is {type(tensor)}, which cannot be written to")
     view: View | None = describe(name, tensor)
     if view is None:
-        raise _refused(name, "is not memory of the host that can be written to")
+        raise _refused(name, "is no memory that can be written to")
     if _meets_itself(view.place):
         raise _refused(
             name,
@@ -100,7 +111,14 @@ def _target(name: str, tensor: Any, front_end: str | None) -> _Target:
             "give a tensor of which each element has its own, such as a `clone` of it",
         )
     return _Target(
-        name, tensor, front_end, view.place, view.spec, view.fill, is_copied=not view.is_dense
+        name,
+        tensor,
+        front_end,
+        view.place,
+        view.spec,
+        view.fill,
+        is_copied=not view.is_dense,
+        device=view.device,
     )
 
 

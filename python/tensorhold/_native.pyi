@@ -20,6 +20,7 @@ from typing_extensions import Buffer, Self
 __all__ = [
     "Checkpoint",
     "LoadPlan",
+    "PinnedMemory",
     "PrefetchLoader",
     "PySafeSlice",
     "SaveHandle",
@@ -36,12 +37,14 @@ __all__ = [
     "finish_saves",
     "load_bytes",
     "numpy_flatten",
+    "pinned_memory",
     "safe_open",
     "save",
     "save_async",
     "serialize",
     "serialize_file",
     "set_cache_limit",
+    "set_pinned_limit",
     "torch_flatten",
 ]
 
@@ -216,6 +219,9 @@ class TransferStats:
     def waiting_seconds(self) -> float: ...
     @property
     def gb_per_second(self) -> float: ...
+    # By the name of each device that the engine itself brings tensors to, the bytes of those.
+    @property
+    def device_bytes(self) -> dict[str, int]: ...
     # `mapped`, `copied`, `buffered` or `direct`, for each file.
     @property
     def ways(self) -> list[str]: ...
@@ -272,16 +278,19 @@ class Checkpoint:
     def tensor(self, name: str) -> Any: ...
     def slice(self, name: str) -> TensorSlice: ...
     # Tensors that own their memory, in the order of `names`, or of `keys`, and what was done. A
-    # mapping from names to indices gives parts. `into`: descriptions of writable tensors in host
-    # memory, with what keeps them alive, and, for those that are not dense, the framework of the
-    # tensor that is made, and what copies it. `progress` is called with the bytes done and the
+    # mapping from names to indices gives parts. `device` is a device, or a mapping from patterns of
+    # names to devices. `into`: descriptions of writable tensors, with what keeps them alive, the
+    # front end, what copies a tensor of it to them, whether that is to be done (they are not
+    # dense), and the device if it is not the host. `progress` is called with the bytes done and the
     # bytes in all; what it raises ends the load.
     def load(
         self,
         names: _Names | None,
         device: Any,
         dtype: str | None,
-        into: Mapping[str, tuple[TensorSpec, object, tuple[str, Callable[[Any], object]] | None]]
+        into: Mapping[
+            str, tuple[TensorSpec, object, str, Callable[[Any], object], bool, str | None]
+        ]
         | None,
         threads: int | None,
         progress: Callable[[int, int], object] | None,
@@ -332,8 +341,28 @@ class SaveHandle:
     def wait(self, timeout: float | None = None) -> list[str]: ...
     def done(self) -> bool: ...
 
-# Memory of freed tensors that is kept for the next ones: frees it, and says how many bytes; and
-# sets how much is kept (256 MiB unless set).
+# How much pinned memory there is to copy to devices from: `in_use_bytes` are in the hands of a
+# thread, or with copies under way.
+@final
+class PinnedMemory:
+    @property
+    def pinned_bytes(self) -> int: ...
+    @property
+    def unpinned_bytes(self) -> int: ...
+    @property
+    def limit_bytes(self) -> int: ...
+    @property
+    def in_use_bytes(self) -> int: ...
+    @property
+    def peak_in_use_bytes(self) -> int: ...
+
+def pinned_memory() -> PinnedMemory: ...
+
+# In the place of `TENSORHOLD_PINNED_MB`. There is always room for 8 MiB.
+def set_pinned_limit(limit_bytes: int) -> None: ...
+
+# Memory that is kept for the next tensors, that of freed ones and pinned memory: frees what is not
+# in use, and says how many bytes; and sets how much of freed ones is kept (256 MiB unless set).
 def empty_cache() -> int: ...
 def set_cache_limit(limit_bytes: int) -> None: ...
 

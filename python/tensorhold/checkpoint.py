@@ -177,10 +177,12 @@ class Checkpoint(Mapping[str, Any]):
         Args:
             names: Which tensors, in the order to give them; all where `None`. A mapping gives
                 parts: from a name to an index as for `slice`, or to `None` for all of it.
-            device: Where they are to be, if elsewhere than the checkpoint's device.
+            device: Where they are to be, if elsewhere than the checkpoint's device. A mapping
+                says it by names: from a pattern such as `"layers.*"` to a device. The first that
+                matches counts; `"*"` and `""` match all.
             dtype: What floats are cast to while they are read, with the values that PyTorch's
                 cast gives; other types stay what they are.
-            into: Tensors to fill instead of new ones, by name: in host memory, of the same shape,
+            into: Tensors to fill instead of new ones, by name: of the same shape, on any device,
                 views with strides among them. They are given back. Those of another float type
                 are cast to.
             threads: How many threads read, if not as many as the file and the machine deserve.
@@ -232,7 +234,8 @@ class Checkpoint(Mapping[str, Any]):
         Args:
             names: Which tensors, in the order to give them; all where `None`. A mapping gives
                 parts, as for `load`.
-            device: Where they are to be, if elsewhere than the checkpoint's device.
+            device: Where they are to be, if elsewhere than the checkpoint's device; a mapping says
+                it by patterns of names, as for `load`.
             dtype: What floats are cast to, as for `load`.
             memory_limit: The most memory of tensors that were read ahead: bytes, `"500MB"` or
                 `"1GiB"`. A single tensor may be larger.
@@ -281,7 +284,16 @@ class Checkpoint(Mapping[str, Any]):
 
     @property
     def stats(self) -> _native.TransferStats | None:
-        """What the last `load` or finished `stream` did: bytes, seconds, how each file was read."""
+        """What the last `load` or finished `stream` did: bytes, seconds, how each file was read.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.ones(4), "b": np.ones(2)}, "ab.safetensors")
+            >>> with open("ab.safetensors", framework="np") as checkpoint:
+            ...     _ = checkpoint.load(device={"a": "cpu", "*": "cpu"})
+            ...     checkpoint.stats.wanted_bytes, checkpoint.stats.device_bytes
+            (48, {})
+        """
         return self._stats
 
     def close(self) -> None:

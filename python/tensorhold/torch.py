@@ -559,13 +559,13 @@ def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor
 
 
 def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:
-    """The memory of `tensor`, if it is the host's."""
+    """The memory of `tensor`, if it has any that can be written to."""
     tensor = tensor.detach()
-    is_host = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not is_host or tensor.is_conj() or tensor.is_neg():
+    is_memory = tensor.layout == torch.strided and tensor.device.type != "meta"
+    if not is_memory or tensor.is_conj() or tensor.is_neg():
         return None
     # Raises where the format has no such type.
-    _describe(name, tensor.new_empty(0))
+    _describe(name, torch.empty(0, dtype=tensor.dtype))
     itemsize = tensor.element_size()
     strides = tuple(stride * itemsize for stride in tensor.stride())
     place = Place(tensor.data_ptr(), tuple(tensor.shape), strides, itemsize)
@@ -576,8 +576,15 @@ def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:
         data_ptr=first,
         data_len=end - first,
     )
+    device = _copied_to(tensor)
+    # To other devices PyTorch brings what was made on the host.
+    is_dense = tensor.is_contiguous() and (device is not None or tensor.device.type == "cpu")
+    return View(spec, place, is_dense, lambda made: _fill(tensor, made), device)
 
-    return View(spec, place, tensor.is_contiguous(), lambda made: _fill(tensor, made))
+
+def _copied_to(tensor: torch.Tensor) -> str | None:
+    """The device of `tensor`, if it is one that the engine itself can copy to."""
+    return str(tensor.device) if tensor.device.type == "cuda" else None
 
 
 # Words of all sizes that an element can have; bits are copied, so any type will do.
@@ -585,6 +592,9 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _fill(tensor: torch.Tensor, made: torch.Tensor) -> None:
+    if tensor.device.type != "cpu":
+        tensor.copy_(made)
+        return
     word = _WORDS[tensor.element_size()]
     tensor, made = tensor.view(word), made.view(word)
     try:

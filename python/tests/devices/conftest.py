@@ -30,12 +30,12 @@ if RUNTIME is None and not torch.cuda.is_available():
     )
 
 # What only the double can be told to do.
-collect_ignore = [] if IS_DOUBLE else ["test_faults.py", "test_processes.py"]
+collect_ignore = [] if IS_DOUBLE else ["test_faults.py", "test_processes.py", "test_several.py"]
 
 
 def pytest_report_header() -> str:
     if IS_DOUBLE:
-        return f"devices: the double {RUNTIME}, whose tensors are the host's"
+        return f"devices: the double {RUNTIME}, whose tensors PyTorch takes for the host's"
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "unknown"
     return f"devices: {RUNTIME or 'the runtime of PyTorch'}, cuda:0 is {name}"
 
@@ -67,4 +67,6 @@ def _leaves_nothing() -> Iterator[None]:
     report = DOUBLE.report()
     assert report["violations"] == []
     assert report["under_way"] == 0
-    assert report["streams"]["live"] == 0
+    assert report["streams"]["live"] == report["events"]["live"] == 0
+    assert report["pinned"]["bytes"] == 0
+    assert [memory["live"] for memory in report["devices"]] == [0, 0]

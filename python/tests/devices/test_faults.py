@@ -87,14 +87,6 @@ def test_a_call_that_is_not_needed_may_fail(
     assert_loads(model)
 
 
-def test_a_copy_that_fails_later_is_told(model: dict[str, torch.Tensor], double: Double) -> None:
-    double.configure("fail=MemcpyAsync:1:700:async")
-    with pytest.raises(DeviceError, match=rf"{PREFIX}:0.*code 700"):
-        load()
-    double.configure("fail=")
-    double.reset()
-
-
 def test_a_prefetch_tells_whoever_waits(model: dict[str, torch.Tensor], double: Double) -> None:
     double.configure("fail=MemcpyAsync:2:700")
     with tensorhold.safe_open("model.safetensors", "pt", device="cuda:0") as file:
@@ -119,14 +111,6 @@ def test_a_device_that_is_not_there_is_counted(model: dict[str, torch.Tensor]) -
             checkpoint.load(device="cuda:7")
         with pytest.raises(DeviceError, match="there is no device 7"):
             checkpoint.load(device=torch.device("cuda", 7))
-
-
-def test_the_second_device_gets_its_copies_alone(
-    model: dict[str, torch.Tensor], double: Double
-) -> None:
-    with tensorhold.open("model.safetensors", device=1) as checkpoint:
-        checkpoint.load()
-    assert double.report()["contexts"] == [1]
 
 
 def test_a_file_that_shrinks_leaves_nothing(model: dict[str, torch.Tensor]) -> None:

@@ -139,11 +139,42 @@ print(report["pinned"]["peak_bytes"], report["pageable"]["n"] > 0, report["viola
     assert run(program, TENSORHOLD_DOUBLE=failures).strip() == "0 True []"
 
 
-def test_small_memory_of_a_device_is_no_failure_of_ours() -> None:
-    # The framework gives the memory; the engine takes none of its own.
+def test_a_copy_that_fails_later_is_told() -> None:
+    # What its slots hold is never used again, for the copies may still go on: a process of its own.
     program = """
-load()
+for _ in range(2):
+    try:
+        load()
+    except DeviceError as error:
+        print(error)
 report = Double(os.environ["TENSORHOLD_RUNTIME"]).report()
-print([device["peak_bytes"] for device in report["devices"]])
+assert report["violations"] == [], report
+assert report["streams"]["live"] == 0, report
 """
-    assert run(program, TENSORHOLD_DOUBLE="memory_mb=1").strip() == "[0, 0]"
+    printed = run(program, TENSORHOLD_DOUBLE="fail=MemcpyAsync:1:700:async")
+    assert ":0: " in printed
+    assert "code 700" in printed
+
+
+def test_the_second_device_gets_its_copies_alone() -> None:
+    program = """
+load(1)
+report = Double(os.environ["TENSORHOLD_RUNTIME"]).report()
+print(report["contexts"], report["violations"])
+"""
+    assert run(program).strip() == "[1] []"
+
+
+def test_a_device_without_room_is_out_of_memory() -> None:
+    program = """
+try:
+    load()
+except MemoryError as error:
+    print(error)
+report = Double(os.environ["TENSORHOLD_RUNTIME"]).report()
+assert report["violations"] == [], report
+print([device["live"] for device in report["devices"]], report["under_way"])
+"""
+    printed = run(program, TENSORHOLD_DOUBLE="memory_mb=20")
+    assert ":0 has no room for" in printed
+    assert printed.endswith("[0, 0] 0\n")

@@ -1,0 +1,69 @@
+//! Single tensors of an open checkpoint.
+
+use pyo3::prelude::*;
+use tensorhold::{Checkpoint, Request, Selection, Tensor, TransferOptions};
+
+use crate::framework::Ownership;
+use crate::load::Wanted;
+use crate::on_device::Targets;
+use crate::tensors::Maker;
+
+/// Gives tensors of `checkpoint` one by one.
+pub(crate) struct Single<'a> {
+    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) maker: &'a Maker,
+    pub(crate) targets: &'a Targets,
+}
+
+impl Single<'_> {
+    /// The whole tensor.
+    pub(crate) fn whole<'py>(
+        &self,
+        py: Python<'py>,
+        tensor: &Tensor<'_>,
+        ownership: Ownership,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let size_bytes = tensor.info().size_bytes();
+        match self.sent(py, size_bytes, || tensor.request())? {
+            Some(sent) => Ok(sent),
+            None => self.maker.whole(py, tensor, ownership),
+        }
+    }
+
+    /// A part of the tensor, in memory of its own.
+    pub(crate) fn part<'py>(
+        &self,
+        py: Python<'py>,
+        tensor: &Tensor<'_>,
+        selection: Selection,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let request = || tensor.request().part(selection.clone());
+        match self.sent(py, selection.size_bytes(), request)? {
+            Some(sent) => Ok(sent),
+            None => self.maker.part(py, tensor, selection),
+        }
+    }
+
+    /// Whether the engine itself brings larger tensors to where they are to be.
+    pub(crate) fn sends(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.targets.find(py, self.maker)?.is_some())
+    }
+
+    /// The tensor on a device, if it is the engine that is to bring it there.
+    fn sent<'py>(
+        &self,
+        py: Python<'py>,
+        size_bytes: u64,
+        request: impl FnOnce() -> Request,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let target = self.targets.find_for(py, self.maker, size_bytes)?;
+        if target.is_none() {
+            return Ok(None);
+        }
+        let wanted = Wanted::of(self.checkpoint, vec![request()]);
+        let placement = self.maker.clone().into();
+        let options = TransferOptions::default();
+        let (tensors, _) = wanted.load(py, &placement, self.targets, options, None)?;
+        tensors.values().get_item(0).map(Some)
+    }
+}
