@@ -44,11 +44,13 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checkpoint::TensorInfo>()?;
     module.add_class::<checkpoint::TensorSlice>()?;
     module.add_class::<spec::TensorSpec>()?;
+    module.add_function(wrap_pyfunction!(spec::on_device, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize_file, module)?)?;
     module.add_function(wrap_pyfunction!(in_memory::deserialize, module)?)?;
     module.add_function(wrap_pyfunction!(in_memory::load_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(torch::torch_flatten, module)?)?;
+    module.add_function(wrap_pyfunction!(torch::torch_stream, module)?)?;
     module.add_function(wrap_pyfunction!(ndarray::numpy_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(save::save, module)?)?;
     module.add_class::<save_async::SaveHandle>()?;

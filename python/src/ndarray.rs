@@ -142,6 +142,7 @@ fn describe(
         shape,
         data_ptr,
         data_len,
+        device: None,
     }))
 }
 

@@ -10,7 +10,7 @@ use tensorhold::{
 };
 
 use crate::error;
-use crate::spec::{Named, TensorSpec, borrow, metadata_of};
+use crate::spec::{Named, Queues, TensorSpec, borrow, metadata_of};
 
 /// Writes one file, or shards with an index, and returns the paths written. A list is laid out before it is written; an iterator is
 /// drained one item at a time.
@@ -84,8 +84,9 @@ impl Request {
         total: u64,
         raised: &mut Option<PyErr>,
     ) -> Result<Vec<PathBuf>> {
+        let queues = named.queues()?;
         // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call.
-        let views = unsafe { named.views()? };
+        let views = unsafe { named.views(&queues)? };
         let metadata = borrow(&self.metadata);
         let metadata = metadata.as_deref();
         let mut progress = |done: u64| {
@@ -122,14 +123,18 @@ impl Request {
             py.detach(|| StreamWriter::create(&self.target, metadata.as_deref(), options));
         let mut writer = created.map_err(to_py)?;
         let mut done = 0;
+        let mut queues = Queues::default();
         for item in items.try_iter()? {
             let (name, spec, _hold) =
                 item?.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
             let spec = spec.get();
             let pushed = py.detach(|| {
+                if let Some(device) = spec.device {
+                    queues.add(device)?;
+                }
                 // SAFETY: `_hold` keeps the bytes alive until the next item is asked for.
-                let bytes = unsafe { spec.bytes()? };
-                writer.push(&name, spec.dtype, &spec.shape, bytes)
+                let view = unsafe { spec.view(&name, &queues)? };
+                writer.push_view(&view)
             });
             pushed.map_err(to_py)?;
             done += spec.data_len as u64;

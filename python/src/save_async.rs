@@ -72,9 +72,10 @@ pub(crate) fn save_async(
         move || save.end()
     };
     let begun = py.detach(|| {
+        let queues = named.queues()?;
         // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call, after
         // which they are not read.
-        let views = unsafe { named.views()? };
+        let views = unsafe { named.views(&queues)? };
         let metadata = borrow(&metadata);
         save_in_background(
             &target,

@@ -1,14 +1,14 @@
 //! Descriptions of tensors to save, and the drop-in's `serialize` and `serialize_file`.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use tensorhold::{
-    Dtype, Durability, Error, ErrorKind, Result, SaveOptions, TensorSpec as CoreSpec, TensorView,
-    save_views,
+    CopyQueue, DeviceView, Dtype, Durability, Error, ErrorKind, RawStream, Result, Runtime,
+    SaveOptions, TensorData, TensorSpec as CoreSpec, TensorView, save_views,
 };
 
 use crate::error;
@@ -23,6 +23,28 @@ pub(crate) struct TensorSpec {
     pub(crate) shape: Vec<u64>,
     pub(crate) data_ptr: u64,
     pub(crate) data_len: usize,
+    /// Of which device `data_ptr` is an address; the host's where it is `None`.
+    pub(crate) device: Option<OnDevice>,
+}
+
+/// A device, and the stream that what is on it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OnDevice {
+    pub(crate) ordinal: usize,
+    pub(crate) stream: RawStream,
+}
+
+/// The same description, of bytes on a device of CUDA, or of HIP; `stream` is what writes them.
+#[pyfunction]
+pub(crate) fn on_device(
+    spec: &Bound<'_, TensorSpec>,
+    ordinal: usize,
+    stream: RawStream,
+) -> TensorSpec {
+    TensorSpec {
+        device: Some(OnDevice { ordinal, stream }),
+        ..spec.get().clone()
+    }
 }
 
 #[pymethods]
@@ -58,6 +80,7 @@ impl TensorSpec {
             shape,
             data_ptr,
             data_len,
+            device: None,
         })
     }
 
@@ -91,6 +114,7 @@ impl TensorSpec {
             shape,
             data_ptr,
             data_len,
+            ..
         } = self;
         format!(
             "TensorSpec(dtype='{dtype}', shape={shape:?}, data_ptr={data_ptr}, data_len={data_len})"
@@ -111,13 +135,31 @@ fn parse_dtype(name: &str) -> Option<Dtype> {
 }
 
 impl TensorSpec {
-    /// The tensor's bytes.
+    /// The tensor's bytes, under `name`.
     ///
     /// # Safety
-    /// They must lie at `data_ptr` and stay unchanged while the slice is in use.
-    pub(crate) unsafe fn bytes(&self) -> Result<&[u8]> {
+    /// They must lie at `data_ptr`, and stay there unchanged while what is given is in use.
+    pub(crate) unsafe fn view<'a>(
+        &'a self,
+        name: &'a str,
+        queues: &'a Queues,
+    ) -> Result<TensorView<'a>> {
+        let spec = CoreSpec {
+            name,
+            dtype: self.dtype,
+            shape: &self.shape,
+        };
+        // SAFETY: the caller's promise.
+        let data = unsafe { self.data(queues) };
+        let data = data.map_err(|error| error.with_tensor(name))?;
+        Ok(TensorView { spec, data })
+    }
+
+    /// # Safety
+    /// As for `view`.
+    unsafe fn data<'a>(&'a self, queues: &'a Queues) -> Result<TensorData<'a>> {
         if self.data_len == 0 {
-            return Ok(&[]);
+            return Ok(TensorData::Host(&[]));
         }
         if self.data_ptr == 0 {
             return Err(Error::new(
@@ -125,8 +167,54 @@ impl TensorSpec {
                 "the address of the bytes is null",
             ));
         }
-        // SAFETY: the caller says that `data_len` bytes lie at `data_ptr`.
-        Ok(unsafe { std::slice::from_raw_parts(self.data_ptr as *const u8, self.data_len) })
+        let Some(device) = self.device else {
+            let start = self.data_ptr as *const u8;
+            // SAFETY: the caller says that `data_len` bytes lie at `data_ptr`.
+            let bytes = unsafe { std::slice::from_raw_parts(start, self.data_len) };
+            return Ok(TensorData::Host(bytes));
+        };
+        let address = usize::try_from(self.data_ptr).expect("an address");
+        let queue = queues.of(device.ordinal)?;
+        // SAFETY: the caller says that `data_len` bytes lie at `data_ptr`, and keeps them for as long as saves take, which wait
+        // for all that they copy.
+        Ok(unsafe { DeviceView::from_raw(queue, address, self.data_len) }.into())
+    }
+}
+
+/// The ways from the devices that tensors lie on.
+#[derive(Debug, Default)]
+pub(crate) struct Queues(Vec<(usize, Arc<CopyQueue>)>);
+
+impl Queues {
+    /// Those for `specs`, whose copies come after what the tensors' streams were given until now.
+    pub(crate) fn for_all(specs: &[TensorSpec]) -> Result<Queues> {
+        let mut queues = Queues::default();
+        let mut seen = Vec::new();
+        for device in specs.iter().filter_map(|spec| spec.device) {
+            if !seen.contains(&device) {
+                seen.push(device);
+                queues.add(device)?;
+            }
+        }
+        Ok(queues)
+    }
+
+    /// Lets copies from a device come after what the stream was given until now.
+    pub(crate) fn add(&mut self, device: OnDevice) -> Result<()> {
+        let OnDevice { ordinal, stream } = device;
+        if self.of(ordinal).is_err() {
+            let queue = CopyQueue::new(Runtime::find()?.device(ordinal)?)?;
+            self.0.push((ordinal, queue));
+        }
+        self.of(ordinal)?.begin_after(stream)
+    }
+
+    fn of(&self, ordinal: usize) -> Result<&CopyQueue> {
+        let found = self.0.iter().find(|(known, _)| *known == ordinal);
+        found.map(|(_, queue)| &**queue).ok_or_else(|| {
+            let message = format!("device {ordinal} was not asked for");
+            Error::new(ErrorKind::Device, message)
+        })
     }
 }
 
@@ -169,39 +257,20 @@ impl Named {
         self.specs.iter().map(|spec| spec.data_len as u64).sum()
     }
 
-    /// The descriptions as the engine takes them.
-    pub(crate) fn borrow(&self) -> Vec<CoreSpec<'_>> {
-        let each = self.names.iter().zip(&self.specs);
-        each.map(|(name, spec)| CoreSpec {
-            name,
-            dtype: spec.dtype,
-            shape: &spec.shape,
-        })
-        .collect()
+    /// The ways from the devices that they lie on, in order with the streams they come from.
+    pub(crate) fn queues(&self) -> Result<Queues> {
+        Queues::for_all(&self.specs)
     }
 
     /// All of them, with their bytes.
     ///
     /// # Safety
-    /// As for [`TensorSpec::bytes`], of all of them.
-    pub(crate) unsafe fn views(&self) -> Result<Vec<TensorView<'_>>> {
-        let each = self.borrow().into_iter().zip(&self.specs);
-        each.map(|(core, spec)| {
-            // SAFETY: the caller's promise.
-            let bytes = unsafe { spec.bytes() };
-            let bytes = bytes.map_err(|error| error.with_tensor(core.name))?;
-            Ok(TensorView { spec: core, bytes })
-        })
-        .collect()
-    }
-
-    /// The bytes of the tensor at `index`.
-    ///
-    /// # Safety
-    /// As for [`TensorSpec::bytes`], of all of them.
-    pub(crate) unsafe fn bytes(&self, index: usize) -> Result<Cow<'_, [u8]>> {
+    /// As for [`TensorSpec::view`], of all of them.
+    pub(crate) unsafe fn views<'a>(&'a self, queues: &'a Queues) -> Result<Vec<TensorView<'a>>> {
+        let each = self.names.iter().zip(&self.specs);
         // SAFETY: the caller's promise.
-        unsafe { self.specs[index].bytes().map(Cow::Borrowed) }
+        each.map(|(name, spec)| unsafe { spec.view(name, queues) })
+            .collect()
     }
 }
 
@@ -265,9 +334,10 @@ pub(crate) fn serialize<'py>(
     let metadata = metadata_of(metadata)?;
     let bytes = py.detach(|| {
         let metadata = borrow(&metadata);
+        let queues = named.queues()?;
         // SAFETY: the documentation of `TensorSpec` asks the caller for it.
-        let bytes = |index| unsafe { named.bytes(index) };
-        tensorhold::serialize(&named.borrow(), metadata.as_deref(), &DROP_IN, bytes)
+        let views = unsafe { named.views(&queues)? };
+        tensorhold::serialize_views(&views, metadata.as_deref(), &DROP_IN)
     });
     let bytes = bytes.map_err(|error| refusal(py, &error))?;
     Ok(PyBytes::new(py, &bytes))
@@ -286,8 +356,9 @@ pub(crate) fn serialize_file(
     let metadata = metadata_of(metadata)?;
     let written = py.detach(|| {
         let metadata = borrow(&metadata);
+        let queues = named.queues()?;
         // SAFETY: the documentation of `TensorSpec` asks the caller for it.
-        let views = unsafe { named.views()? };
+        let views = unsafe { named.views(&queues)? };
         let mut progress = |_| Ok(());
         save_views(
             &filename,

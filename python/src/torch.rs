@@ -4,13 +4,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{ffi, intern};
-use tensorhold::{Dtype, ErrorKind, shape_size_bytes};
+use tensorhold::{Dtype, ErrorKind, RawStream, Runtime, shape_size_bytes};
 
 use crate::collector::Paused;
 use crate::dlpack::{self, DataType, Dims, Exchange};
 use crate::error;
 use crate::memory::Memory;
-use crate::spec::TensorSpec;
+use crate::spec::{OnDevice, TensorSpec};
 
 /// What this process's PyTorch offers.
 struct Torch {
@@ -188,7 +188,62 @@ fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Dims> 
     Ok(dims)
 }
 
-/// Descriptions of dense, contiguous tensors in host memory, no two of one storage; `None` where anything is otherwise,
+/// PyTorch's current stream of a device of CUDA, or of HIP, where the engine can copy from it; `None` where it cannot.
+#[pyfunction]
+pub(crate) fn torch_stream(py: Python<'_>, ordinal: usize) -> PyResult<Option<RawStream>> {
+    let runtime = match Runtime::find() {
+        // The double knows nothing of PyTorch's devices.
+        Ok(runtime) if runtime.is_double() => return Ok(None),
+        Ok(runtime) => runtime,
+        // PyTorch copies to the host then.
+        Err(_) => return Ok(None),
+    };
+    if runtime.device(ordinal).is_err() {
+        return Ok(None);
+    }
+    let cuda = py.import("torch")?.getattr(intern!(py, "cuda"))?;
+    let stream = cuda.call_method1(intern!(py, "current_stream"), (ordinal,))?;
+    stream
+        .getattr(intern!(py, "cuda_stream"))?
+        .extract()
+        .map(Some)
+}
+
+/// The streams of the devices that were met, each asked for once.
+#[derive(Default)]
+struct Streams(Vec<(usize, Option<RawStream>)>);
+
+impl Streams {
+    /// The device of a tensor, none of the host's; `None` where the engine cannot read it.
+    fn device_of(&mut self, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Option<OnDevice>>> {
+        let py = tensor.py();
+        if tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()? {
+            return Ok(Some(None));
+        }
+        match tensor.getattr(intern!(py, "is_cuda"))?.is_truthy()? {
+            true => Ok(self.place(tensor)?.map(Some)),
+            false => Ok(None),
+        }
+    }
+
+    /// Where a tensor of CUDA, or of HIP, lies; `None` where the engine cannot copy from it.
+    fn place(&mut self, tensor: &Bound<'_, PyAny>) -> PyResult<Option<OnDevice>> {
+        let py = tensor.py();
+        let ordinal: usize = tensor.call_method0(intern!(py, "get_device"))?.extract()?;
+        let known = self.0.iter().find(|(known, _)| *known == ordinal);
+        let stream = match known {
+            Some(&(_, stream)) => stream,
+            None => {
+                let stream = torch_stream(py, ordinal)?;
+                self.0.push((ordinal, stream));
+                stream
+            }
+        };
+        Ok(stream.map(|stream| OnDevice { ordinal, stream }))
+    }
+}
+
+/// Descriptions of dense, contiguous tensors in host memory or where the engine can copy from, no two of one storage; `None` where anything is otherwise,
 /// which the front end then looks into.
 #[pyfunction]
 pub(crate) fn torch_flatten<'py>(
@@ -206,9 +261,10 @@ pub(crate) fn torch_flatten<'py>(
     let _paused = Paused::new(py);
     let specs = PyDict::new(py);
     let mut storages = Vec::with_capacity(tensors.len());
+    let mut streams = Streams::default();
     for (name, tensor) in tensors.iter() {
         // A tensor without sizes or an address raises; the front end then says which one it is.
-        let Ok(Some(described)) = describe(torch, &tensor) else {
+        let Ok(Some(described)) = describe(torch, &mut streams, &tensor) else {
             return Ok(None);
         };
         if !name.is_instance_of::<PyString>() {
@@ -230,7 +286,11 @@ struct Described {
     storage_ptr: u64,
 }
 
-fn describe(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Described>> {
+fn describe(
+    torch: &Torch,
+    streams: &mut Streams,
+    tensor: &Bound<'_, PyAny>,
+) -> PyResult<Option<Described>> {
     let py = tensor.py();
     let kind = tensor.get_type();
     if !kind.is(&torch.tensor_type) && !kind.is(&torch.parameter_type) {
@@ -238,13 +298,15 @@ fn describe(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Describ
     }
     let is = |name: &Bound<'_, PyString>| tensor.call_method0(name)?.is_truthy();
     if !tensor.getattr(intern!(py, "layout"))?.is(&torch.strided)
-        || !tensor.getattr(intern!(py, "is_cpu"))?.is_truthy()?
         || !is(intern!(py, "is_contiguous"))?
         || is(intern!(py, "is_neg"))?
         || is(intern!(py, "is_conj"))?
     {
         return Ok(None);
     }
+    let Some(device) = streams.device_of(tensor)? else {
+        return Ok(None);
+    };
     let dtype = tensor.getattr(intern!(py, "dtype"))?;
     let Some(dtype) = dtype_of(torch, &dtype) else {
         return Ok(None);
@@ -272,6 +334,7 @@ fn describe(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<Option<Describ
             shape,
             data_ptr,
             data_len,
+            device,
         },
         storage_ptr,
     }))

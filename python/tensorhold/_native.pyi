@@ -37,6 +37,7 @@ __all__ = [
     "finish_saves",
     "load_bytes",
     "numpy_flatten",
+    "on_device",
     "pinned_memory",
     "safe_open",
     "save",
@@ -46,6 +47,7 @@ __all__ = [
     "set_cache_limit",
     "set_pinned_limit",
     "torch_flatten",
+    "torch_stream",
 ]
 
 __version__: str
@@ -145,6 +147,8 @@ class _safe_open_handle:
         threads: int | None = None,
     ) -> PrefetchLoader: ...
 
+# The same description, of bytes on a device of CUDA or HIP, written by what `stream` was given.
+def on_device(spec: TensorSpec, ordinal: int, stream: int) -> TensorSpec: ...
 def serialize(
     tensor_dict: dict[str, TensorSpec], metadata: dict[str, str] | None = None
 ) -> bytes: ...
@@ -159,9 +163,12 @@ def deserialize(bytes: Buffer) -> list[tuple[str, dict[str, Any]]]: ...
 # alive by its tensors where the framework can view it; a read-only one is copied.
 def load_bytes(data: Buffer, framework: str, device: Any = None) -> dict[str, Any]: ...
 
-# Descriptions of dense, contiguous CPU tensors (exactly `Tensor` or `Parameter`), no two of one
-# storage, whose bytes are what is to be written; None when anything at all is otherwise. Appends to
-# `hold` what must outlive the writing.
+# The current stream of a device, where the engine itself can copy from it.
+def torch_stream(ordinal: int) -> int | None: ...
+
+# Descriptions of dense, contiguous tensors (exactly `Tensor` or `Parameter`) of the CPU or of a
+# device that the engine copies from, no two of one storage, whose bytes are what is to be written;
+# None when anything at all is otherwise. Appends to `hold` what must outlive the writing.
 def torch_flatten(tensors: object, hold: list[object]) -> dict[str, TensorSpec] | None: ...
 
 # The same for arrays: C-contiguous, of the machine's byte order (little), of a byte-wide type.

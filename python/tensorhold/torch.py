@@ -20,10 +20,12 @@ from tensorhold._native import (
     TensorSpec,
     deserialize,
     load_bytes,
+    on_device,
     safe_open,
     serialize,
     serialize_file,
     torch_flatten,
+    torch_stream,
 )
 
 if TYPE_CHECKING:
@@ -546,16 +548,39 @@ def _check_contiguous(name: str, tensor: torch.Tensor) -> None:
         )
 
 
-def _describe(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, torch.Tensor]:
-    """What the writer needs to know of `tensor`, and the tensor that holds the bytes to write."""
-    dense = _host_bytes(name, tensor)
+def _describe(
+    name: str, tensor: torch.Tensor, _place: tuple[int, int] | None = None
+) -> tuple[TensorSpec, torch.Tensor]:
+    """What the writer needs to know of `tensor`, and the tensor that holds the bytes to write.
+
+    `_place` is the device and the stream that the tensor is taken to be of.
+    """
+    if _place is None and tensor.device.type == "cuda" and _is_plain(tensor):
+        ordinal = tensor.get_device()
+        stream = torch_stream(ordinal)
+        _place = None if stream is None else (ordinal, stream)
+    dense = tensor.detach() if _place is not None else _host_bytes(name, tensor)
     spec = TensorSpec(
         dtype=str(tensor.dtype).removeprefix("torch."),
         shape=tuple(tensor.shape),
         data_ptr=dense.data_ptr(),
         data_len=dense.nelement() * dense.element_size(),
     )
-    return spec, dense
+    return spec if _place is None else on_device(spec, *_place), dense
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether the bytes of `tensor`, as they lie, are those that the file takes."""
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not tensor.is_nested
+        and tensor.layout == torch.strided
+        and tensor.dtype in _SIZE
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+        and sys.byteorder == "little"
+    )
 
 
 def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:

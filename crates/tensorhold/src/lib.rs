@@ -40,14 +40,14 @@ pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use save::{
     BackgroundOptions, BackgroundProgress, Outcome as SaveOutcome, PendingSave, SaveOptions,
-    SaveProgress, TensorView, Turn, existing_shards, save_file, save_in_background, save_shards,
-    save_view_shards, save_views, serialize, shard_target,
+    SaveProgress, TensorData, TensorView, Turn, existing_shards, save_file, save_in_background,
+    save_shards, save_view_shards, save_views, serialize, serialize_views, shard_target,
 };
 pub use stream::{StreamOptions, StreamWriter};
 pub use tensorhold_core::*;
 pub use tensorhold_device::{
-    CopyQueue, Device, DeviceBuffer, RawStream, RingUsage, Runtime, Vendor, release_ring,
-    ring_usage, set_ring_limit,
+    CopyQueue, Device, DeviceBuffer, DeviceView, RawStream, RingUsage, Runtime, Vendor,
+    release_ring, ring_usage, set_ring_limit,
 };
 pub use tensorhold_io::{
     AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,

@@ -1,9 +1,11 @@
 //! Writes checkpoints: one file, or shards with an index.
 
+mod arriving;
 mod background;
 mod image;
 mod parallel;
 mod shards;
+mod source;
 mod turn;
 
 use std::borrow::Cow;
@@ -14,12 +16,14 @@ use tensorhold_core::{
 };
 use tensorhold_io::{AtomicFile, Durability};
 
+pub(crate) use self::arriving::Pieces;
 pub use self::background::{
     BackgroundOptions, BackgroundProgress, Outcome, PendingSave, save_in_background,
 };
 pub(crate) use self::shards::ShardNames;
 pub use self::shards::{existing_shards, shard_target};
 use self::shards::{split, total_size};
+pub use self::source::TensorData;
 pub use self::turn::Turn;
 
 /// How a checkpoint is written.
@@ -65,23 +69,55 @@ pub fn serialize<'a>(
     mut bytes: impl FnMut(usize) -> Result<Cow<'a, [u8]>>,
 ) -> Result<Vec<u8>> {
     let layout = layout(tensors, metadata, &options.layout())?;
+    let mut file = room(&layout)?;
+    write(tensors, &layout, &mut file, &mut bytes)?;
+    Ok(file)
+}
+
+/// A file in memory with these tensors, wherever their bytes lie.
+///
+/// # Errors
+/// Those of [`serialize`]; `Device` where bytes cannot be copied from a device.
+pub fn serialize_views(
+    tensors: &[TensorView<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+) -> Result<Vec<u8>> {
+    let specs: Vec<TensorSpec<'_>> = tensors.iter().map(|tensor| tensor.spec).collect();
+    let layout = layout(&specs, metadata, &options.layout())?;
+    require_sizes(tensors, &layout)?;
+    let mut file = room(&layout)?;
+    let plan = parallel::plan(&layout);
+    let mut writes = 0..plan.n_writes();
+    arriving::for_each_write(
+        &parallel::Live::new(&layout, &plan, tensors),
+        || writes.next(),
+        |_, parts| {
+            parts.iter().for_each(|part| file.extend_from_slice(part));
+            Ok(())
+        },
+    )?;
+    Ok(file)
+}
+
+/// Memory for the whole file.
+fn room(layout: &Layout) -> Result<Vec<u8>> {
     let mut file = Vec::new();
     let reserved = usize::try_from(layout.file_size).map(|size| file.try_reserve_exact(size));
     if !matches!(reserved, Ok(Ok(()))) {
         let message = format!("no memory for a file of {} bytes", layout.file_size);
         return Err(Error::new(ErrorKind::NoMemory, message));
     }
-    write(tensors, &layout, &mut file, &mut bytes)?;
     Ok(file)
 }
 
-/// A tensor to save whose bytes lie in memory.
+/// A tensor to save, whose bytes lie in memory, the host's or a device's.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     /// What it is.
     pub spec: TensorSpec<'a>,
     /// Its bytes, as they go into the file.
-    pub bytes: &'a [u8],
+    pub data: TensorData<'a>,
 }
 
 /// Is told how many bytes of tensors were written so far; ends the save by an error.
@@ -107,10 +143,11 @@ pub fn save_file<'a>(
 }
 
 /// Writes one file as [`save_file`] does, by several threads, as the bytes lie in memory. They go past the page cache
-/// where that is faster, through at most 32 MiB of memory, and the file then is not in it.
+/// where that is faster, through at most 32 MiB of memory, and the file then is not in it. Bytes on devices come through the
+/// pinned ring: each thread has those of its next write under way while it writes the present ones.
 ///
 /// # Errors
-/// Those of [`save_file`], and of `progress`.
+/// Those of [`save_file`], and of `progress`; `Device` where bytes cannot be copied from a device.
 pub fn save_views(
     target: impl AsRef<Path>,
     tensors: &[TensorView<'_>],
@@ -140,13 +177,8 @@ fn at_once<'f>(
     move |file, first, specs, layout| {
         let tensors = &tensors[first..first + specs.len()];
         require_sizes(tensors, layout)?;
-        let bytes: Vec<&[u8]> = tensors.iter().map(|tensor| tensor.bytes).collect();
         let plan = parallel::plan(layout);
-        let live = parallel::Live {
-            layout,
-            plan: &plan,
-            tensors: &bytes,
-        };
+        let live = parallel::Live::new(layout, &plan, tensors);
         let (before, head) = (n_done, layout.head.len() as u64);
         parallel::write(file, &plan, 0..plan.n_writes(), &live, &mut |n| {
             progress(before + n.saturating_sub(head))
@@ -161,7 +193,7 @@ fn require_sizes(tensors: &[TensorView<'_>], layout: &Layout) -> Result<()> {
         .iter()
         .zip(&layout.offsets)
         .try_for_each(|(tensor, offsets)| {
-            require_size(&tensor.spec, offsets.len(), tensor.bytes.len() as u64)
+            require_size(&tensor.spec, offsets.len(), tensor.data.len() as u64)
         })
 }
 

@@ -13,7 +13,7 @@ use tensorhold_core::{
 };
 use tensorhold_io::{AtomicFile, Durability};
 
-use crate::save::{SaveOptions, ShardNames, Turn, shard_target};
+use crate::save::{Pieces, SaveOptions, ShardNames, TensorData, TensorView, Turn, shard_target};
 
 /// Up to this much is kept in memory before a file is begun.
 const HELD_BYTES: u64 = 16 << 20;
@@ -41,6 +41,8 @@ pub struct StreamWriter {
     open: Shard,
     closed: Vec<Closed>,
     total_size: u64,
+    /// A tensor is there in part.
+    is_broken: bool,
     /// Held until the checkpoint is in place.
     _turn: Turn,
 }
@@ -95,6 +97,7 @@ impl StreamWriter {
             open: Shard::default(),
             closed: Vec::new(),
             total_size: 0,
+            is_broken: false,
             _turn: turn,
         })
     }
@@ -104,7 +107,22 @@ impl StreamWriter {
     /// # Errors
     /// `DuplicateTensor`; `InvalidTensor` if `bytes` are not as many as shape and dtype ask for; `Io`.
     pub fn push(&mut self, name: &str, dtype: Dtype, shape: &[u64], bytes: &[u8]) -> Result<()> {
-        self.push_checked(name, dtype, shape, bytes)
+        self.push_checked(name, dtype, shape, bytes.into())
+            .map_err(|error| {
+                error
+                    .with_tensor(name)
+                    .with_file(self.target.to_string_lossy())
+            })
+    }
+
+    /// Takes the next tensor, wherever its bytes lie. From a device they come piece by piece through the pinned ring.
+    ///
+    /// # Errors
+    /// Those of [`push`](StreamWriter::push); `Device` where bytes cannot be copied from a device. Of a tensor that failed
+    /// half-way the checkpoint cannot be rid of again: what is called next fails too.
+    pub fn push_view(&mut self, tensor: &TensorView<'_>) -> Result<()> {
+        let TensorSpec { name, dtype, shape } = tensor.spec;
+        self.push_checked(name, dtype, shape, tensor.data)
             .map_err(|error| {
                 error
                     .with_tensor(name)
@@ -117,14 +135,12 @@ impl StreamWriter {
         name: &str,
         dtype: Dtype,
         shape: &[u64],
-        bytes: &[u8],
+        data: TensorData<'_>,
     ) -> Result<()> {
+        self.require_whole()?;
         let expected = shape_size_bytes(dtype, shape)?;
-        if bytes.len() as u64 != expected {
-            let message = format!(
-                "{} bytes were given for a tensor of {expected}",
-                bytes.len()
-            );
+        if data.len() as u64 != expected {
+            let message = format!("{} bytes were given for a tensor of {expected}", data.len());
             return Err(Error::new(ErrorKind::InvalidTensor, message));
         }
         if !self.names.insert(name.to_owned()) {
@@ -140,8 +156,14 @@ impl StreamWriter {
             self.close()?;
         }
         let align = u64::from(self.options.save.align.unwrap_or(1));
-        self.open
-            .append(bytes, &self.place, self.options.save.durability, align)?;
+        let (open, place, durability) = (&mut self.open, &self.place, self.options.save.durability);
+        let mut append = |bytes: &[u8]| open.append(bytes, place, durability, align);
+        self.is_broken = true;
+        match data {
+            TensorData::Host(bytes) => append(bytes)?,
+            TensorData::Device(view) => Pieces(view).for_each(append)?,
+        }
+        self.is_broken = false;
         self.open.tensors.push(Spec {
             name: name.to_owned(),
             dtype,
@@ -156,6 +178,7 @@ impl StreamWriter {
     /// # Errors
     /// As a save: what was at the target before is then still there.
     pub fn finish(mut self) -> Result<Vec<PathBuf>> {
+        self.require_whole()?;
         if self.closed.is_empty() || !self.open.tensors.is_empty() {
             self.close()?;
         }
@@ -175,6 +198,14 @@ impl StreamWriter {
             .flat_map(|(n, tensors)| tensors.iter().map(move |tensor| (tensor.name.as_str(), n)));
         let durability = self.options.save.durability;
         ShardNames::of(&self.target)?.commit(files, shard_of, self.total_size, durability)
+    }
+
+    fn require_whole(&self) -> Result<()> {
+        if !self.is_broken {
+            return Ok(());
+        }
+        let message = "a tensor was written in part only: begin the checkpoint anew";
+        Err(Error::new(ErrorKind::Io, message).with_file(self.target.to_string_lossy()))
     }
 
     fn close(&mut self) -> Result<()> {

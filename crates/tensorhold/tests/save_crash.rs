@@ -56,7 +56,7 @@ fn save(path: &Path, value: u8, durability: Durability, large: usize) -> tensorh
                 dtype: Dtype::U8,
                 shape: &shapes[n],
             },
-            bytes: &bytes[n],
+            data: (&bytes[n]).into(),
         })
         .collect();
     let options = SaveOptions {

@@ -47,7 +47,7 @@ impl Tensors {
                 dtype: Dtype::U8,
                 shape: &self.shapes[index],
             },
-            bytes: &self.bytes[index],
+            data: (&self.bytes[index]).into(),
         };
         (0..self.names.len()).map(view).collect()
     }

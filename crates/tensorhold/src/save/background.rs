@@ -65,8 +65,8 @@ struct Shared {
 /// `when_done` is called last, in the thread that saved.
 ///
 /// # Errors
-/// Those of [`layout`](tensorhold_core::layout), `InvalidTensor`, `InvalidArgument` and `Interrupted`; what goes wrong with files is told by
-/// [`PendingSave::wait`].
+/// Those of [`layout`](tensorhold_core::layout), `InvalidTensor`, `InvalidArgument`, `Interrupted`, and `Device` where bytes cannot be copied
+/// from a device; what goes wrong with files is told by [`PendingSave::wait`].
 pub fn save_in_background(
     target: impl AsRef<Path>,
     tensors: &[TensorView<'_>],
@@ -237,15 +237,8 @@ fn copy(
 
 impl Draft {
     fn with_live<T>(&self, tensors: &[TensorView<'_>], work: impl FnOnce(&dyn Content) -> T) -> T {
-        let bytes: Vec<&[u8]> = tensors[self.tensors.clone()]
-            .iter()
-            .map(|tensor| tensor.bytes)
-            .collect();
-        work(&Live {
-            layout: &self.layout,
-            plan: &self.plan,
-            tensors: &bytes,
-        })
+        let tensors = &tensors[self.tensors.clone()];
+        work(&Live::new(&self.layout, &self.plan, tensors))
     }
 }
 

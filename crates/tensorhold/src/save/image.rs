@@ -8,6 +8,7 @@ use std::thread;
 use tensorhold_core::{Result, SavePlan};
 use tensorhold_io::Buffer;
 
+use super::arriving::for_each_write;
 use super::parallel::{Content, n_workers};
 
 /// The bytes of the last writes of a plan, each let go of as soon as it is written.
@@ -51,17 +52,15 @@ impl Image {
     pub(super) fn fill(&self, content: &dyn Content) -> Result<()> {
         let next = AtomicU64::new(self.first);
         let end = self.writes().end;
-        let run = || -> Result<()> {
-            loop {
-                let write = next.fetch_add(1, Ordering::Relaxed);
-                if write >= end {
-                    return Ok(());
-                }
-                content.with_parts(write, &mut |parts| {
-                    self.copy(write, parts);
-                    Ok(())
-                })?;
-            }
+        let take = || {
+            let write = next.fetch_add(1, Ordering::Relaxed);
+            (write < end).then_some(write)
+        };
+        let run = || {
+            for_each_write(content, take, |write, parts| {
+                self.copy(write, parts);
+                Ok(())
+            })
         };
         thread::scope(|scope| {
             let helpers: Vec<_> = (1..n_workers(self.chunks.len() as u64))

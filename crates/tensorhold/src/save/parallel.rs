@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tensorhold_core::{ByteRange, Error, Layout, Origin, Result, SavePlan, Sink};
+use tensorhold_core::{ByteRange, Error, Layout, Origin, Result, SavePart, SavePlan, Sink};
+use tensorhold_device::SlotFetch;
 use tensorhold_io::{AtomicFile, Writer, check_interrupt};
 
-use super::SaveProgress;
+use super::arriving::{Arriving, Patience, for_each_write};
+use super::{SaveProgress, TensorData, TensorView};
 
 /// Two threads keep a disk busy while the next bytes are gathered; more than four were never faster.
 const WRITERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -19,28 +21,89 @@ const BETWEEN_CHECKS: Duration = Duration::from_millis(20);
 
 /// Where the bytes of a file's writes come from.
 pub(super) trait Content: Sync {
-    /// Hands the parts of a write to `put`.
+    /// Hands the parts of a write, all of which lie in host memory, to `put`.
     fn with_parts(&self, write: u64, put: &mut dyn FnMut(&[&[u8]]) -> Result<()>) -> Result<()>;
+
+    /// Begins to fetch the bytes of a write, some of which lie on devices. `None` where none do, or, to who does not wait, where
+    /// there is no slot for them.
+    fn begin(&self, write: u64, patience: Patience) -> Result<Option<Arriving<'_>>> {
+        let _ = (write, patience);
+        Ok(None)
+    }
 }
 
-/// Tensors that lie in memory.
+/// Tensors where the caller has them.
 pub(super) struct Live<'a> {
-    pub layout: &'a Layout,
-    pub plan: &'a SavePlan,
-    pub tensors: &'a [&'a [u8]],
+    layout: &'a Layout,
+    plan: &'a SavePlan,
+    tensors: &'a [TensorView<'a>],
+    is_on_devices: bool,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(
+        layout: &'a Layout,
+        plan: &'a SavePlan,
+        tensors: &'a [TensorView<'a>],
+    ) -> Live<'a> {
+        Live {
+            layout,
+            plan,
+            tensors,
+            is_on_devices: tensors.iter().any(|tensor| tensor.data.is_on_device()),
+        }
+    }
+
+    /// The bytes of a part, where they are in host memory.
+    fn host(&self, part: &SavePart) -> Option<&'a [u8]> {
+        let bytes = in_memory(part.bytes);
+        match part.origin {
+            Origin::Head => Some(&self.layout.head[bytes]),
+            Origin::Tensor(index) => match self.tensors[index].data {
+                TensorData::Host(all) => Some(&all[bytes]),
+                TensorData::Device(_) => None,
+            },
+        }
+    }
+
+    /// What is to be fetched for a part, where it is on a device, to `to` in the slot.
+    fn fetch(&self, part: &SavePart, to: usize) -> Option<SlotFetch<'a>> {
+        let Origin::Tensor(index) = part.origin else {
+            return None;
+        };
+        match self.tensors[index].data {
+            TensorData::Host(_) => None,
+            TensorData::Device(view) => Some(SlotFetch {
+                view: view.part(in_memory(part.bytes)),
+                to,
+            }),
+        }
+    }
 }
 
 impl Content for Live<'_> {
     fn with_parts(&self, write: u64, put: &mut dyn FnMut(&[&[u8]]) -> Result<()>) -> Result<()> {
-        let parts: Vec<&[u8]> = self
-            .plan
-            .parts(write)
-            .map(|part| match part.origin {
-                Origin::Head => &self.layout.head[in_memory(part.bytes)],
-                Origin::Tensor(index) => &self.tensors[index][in_memory(part.bytes)],
-            })
-            .collect();
+        let host = |part| self.host(&part).expect("what is on a device is fetched");
+        let parts: Vec<&[u8]> = self.plan.parts(write).map(host).collect();
         put(&parts)
+    }
+
+    fn begin(&self, write: u64, patience: Patience) -> Result<Option<Arriving<'_>>> {
+        if !self.is_on_devices {
+            return Ok(None);
+        }
+        let ByteRange { start, end } = self.plan.range(write);
+        let place = |part: &SavePart| in_memory(ByteRange::new(start, part.position)).len();
+        let fetches = self.plan.parts(write);
+        let fetches = fetches.filter_map(|part| self.fetch(&part, place(&part)));
+        let len = in_memory(ByteRange::new(start, end)).len();
+        Arriving::begin(write, len, fetches.collect(), patience, |slot| {
+            for part in self.plan.parts(write) {
+                if let Some(bytes) = self.host(&part) {
+                    slot[place(&part)..][..bytes.len()].copy_from_slice(bytes);
+                }
+            }
+        })
     }
 }
 
@@ -133,14 +196,16 @@ impl Job<'_> {
     /// Takes one write after the other until none is left, and calls `after` after each.
     fn run(&self, after: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let written = self.file.writer().and_then(|mut writer| {
-            while let Some(write) = self.take() {
-                let range = self.plan.range(write);
-                let mut put = |parts: &[&[u8]]| writer.write(range.start, parts);
-                self.content.with_parts(write, &mut put)?;
-                self.n_done.fetch_add(range.len(), Ordering::Relaxed);
-                after()?;
-            }
-            Ok(())
+            for_each_write(
+                self.content,
+                || self.take(),
+                |write, parts| {
+                    let range = self.plan.range(write);
+                    writer.write(range.start, parts)?;
+                    self.n_done.fetch_add(range.len(), Ordering::Relaxed);
+                    after()
+                },
+            )
         });
         if written.is_err() {
             self.is_over.store(true, Ordering::Relaxed);
@@ -163,11 +228,14 @@ fn write_in_order(
     progress: &mut SaveProgress<'_>,
 ) -> Result<()> {
     let mut n_done = 0;
-    for write in writes {
-        let mut put = |parts: &[&[u8]]| parts.iter().try_for_each(|part| file.write(part));
-        content.with_parts(write, &mut put)?;
-        n_done += plan.range(write).len();
-        progress(n_done)?;
-    }
-    Ok(())
+    let mut writes = writes;
+    for_each_write(
+        content,
+        || writes.next(),
+        |write, parts| {
+            parts.iter().try_for_each(|part| file.write(part))?;
+            n_done += plan.range(write).len();
+            progress(n_done)
+        },
+    )
 }
