@@ -23,6 +23,8 @@ pub(crate) struct Assembly {
     copies: HashMap<usize, Py<PyAny>>,
     /// Where the engine brings tensors that are not made of the host's memory.
     targets: Vec<Arc<Target>>,
+    /// By buffer, the number of the target that is to give its memory.
+    target_of: Vec<Option<usize>>,
     /// The requests of each buffer; the one of the buffer's own number, where there is no list.
     requests_of: Option<Vec<Vec<usize>>>,
     device_bytes: DeviceBytes,
@@ -57,8 +59,7 @@ impl Given {
 }
 
 impl Assembly {
-    /// Adds `requests` to `plan`; gives what makes tensors of its buffers, and memory for them: what was `given`, and the
-    /// devices'.
+    /// Adds `requests` to `plan`; gives what makes tensors of its buffers, and the memory that was `given`, by buffer.
     pub(crate) fn prepare(
         py: Python<'_>,
         plan: &mut LoadPlan,
@@ -74,6 +75,7 @@ impl Assembly {
             maker_of,
             copies: HashMap::new(),
             targets: given.targets,
+            target_of: Vec::new(),
             requests_of: None,
             device_bytes: DeviceBytes::new(),
         };
@@ -83,6 +85,7 @@ impl Assembly {
             assembly.copies.insert(request, copy);
         }
         let in_place: HashSet<usize> = given.memory.iter().map(|(request, _)| *request).collect();
+        let n_given = assembly.targets.len();
         let target_of = assembly.find_targets(py, targets, &in_place)?;
         if assembly.targets.is_empty() {
             let added = plan.add_all_new(requests);
@@ -90,9 +93,28 @@ impl Assembly {
             return Ok((assembly, given.memory));
         }
         let added = assembly.add_packed(plan, requests, &target_of);
-        let target_of_buffer = added.map_err(|error| error::to_py(py, &error))?;
-        let memory = assembly.allocate(py, plan, given.memory, &target_of_buffer)?;
+        added.map_err(|error| error::to_py(py, &error))?;
+        let mut memory = given.memory;
+        for (number, memory) in &mut memory {
+            *number = plan.requests()[*number].place.buffer;
+            if let Filled::Device(buffer) = memory {
+                assembly.count(assembly.number_of(buffer), buffer.len() as u64);
+            }
+        }
+        for request in plan.requests() {
+            if let Some(target) = assembly.target_of[request.place.buffer] {
+                assembly.count(target, plan.size_of(request));
+            }
+        }
+        for target in &assembly.targets[..n_given] {
+            target.begin(py)?;
+        }
         Ok((assembly, memory))
+    }
+
+    fn count(&mut self, target: usize, size_bytes: u64) {
+        let name = self.targets[target].name().to_owned();
+        *self.device_bytes.entry(name).or_default() += size_bytes;
     }
 
     /// For each request the number of the target that it goes to; `None` for the host, and for what is filled `in_place`.
@@ -122,52 +144,66 @@ impl Assembly {
         Ok(target_of)
     }
 
-    /// Adds the requests, small ones of a device side by side; gives for each buffer the target that is to allocate it.
+    /// Adds the requests, small ones of a device side by side.
     fn add_packed(
         &mut self,
         plan: &mut LoadPlan,
         requests: Vec<Request>,
         target_of: &[Option<usize>],
-    ) -> Result<Vec<Option<usize>>> {
+    ) -> Result<()> {
         let mut packers = vec![Packer::new(PACKING); self.targets.len()];
-        let mut target_of_buffer = Vec::new();
         for (request, &target) in requests.into_iter().zip(target_of) {
             let buffer = match target {
                 None => plan.add_new(request)?,
                 Some(target) => packers[target].add(plan, request)?,
             };
-            target_of_buffer.resize(plan.buffers().len(), None);
-            target_of_buffer[buffer] = target;
+            self.target_of.resize(plan.buffers().len(), None);
+            self.target_of[buffer] = target;
         }
         self.requests_of = Some(by_buffer(plan));
-        Ok(target_of_buffer)
+        Ok(())
     }
 
-    /// Memory for all buffers but the host's, with that which was given by request; the devices' can be written to.
-    fn allocate(
-        &mut self,
+    /// The buffers that [`allocate`](Assembly::allocate) is for.
+    pub(crate) fn remote_buffers(&self) -> Vec<usize> {
+        let numbered = self.target_of.iter().enumerate();
+        let remote = numbered.filter(|(_, target)| target.is_some());
+        remote.map(|(number, _)| number).collect()
+    }
+
+    /// Memory of devices for these buffers, which copies may write to.
+    pub(crate) fn allocate(
+        &self,
         py: Python<'_>,
         plan: &LoadPlan,
-        mut memory: Numbered,
-        target_of_buffer: &[Option<usize>],
+        buffers: &[usize],
     ) -> PyResult<Numbered> {
-        for (number, memory) in &mut memory {
-            *number = plan.requests()[*number].place.buffer;
-            if let Filled::Device(buffer) = memory {
-                let name = self.target(buffer).name().to_owned();
-                *self.device_bytes.entry(name).or_default() += buffer.len() as u64;
-            }
+        let mut memory = Numbered::with_capacity(buffers.len());
+        let mut is_used = vec![false; self.targets.len()];
+        for &number in buffers {
+            let target = self.target_of[number].expect("the buffer is on a device");
+            let requests = self.requests(&number);
+            let made = self.targets[target].allocate(py, plan, requests, plan.buffers()[number])?;
+            memory.push((number, made.into()));
+            is_used[target] = true;
         }
-        for (number, target) in self.targets.iter().enumerate() {
-            let is_of = |buffer: usize| target_of_buffer[buffer] == Some(number);
-            memory.extend(target.allocate(py, plan, is_of)?);
-            let requests = plan.requests().iter();
-            let of_target = requests.filter(|request| is_of(request.place.buffer));
-            let size_bytes: u64 = of_target.map(|request| plan.size_of(request)).sum();
-            let name = target.name().to_owned();
-            *self.device_bytes.entry(name).or_default() += size_bytes;
+        for (target, _) in self
+            .targets
+            .iter()
+            .zip(is_used)
+            .filter(|(_, is_used)| *is_used)
+        {
+            target.begin(py)?;
         }
         Ok(memory)
+    }
+
+    /// The requests whose tensors lie in buffer `number`.
+    fn requests<'a>(&'a self, number: &'a usize) -> &'a [usize] {
+        match &self.requests_of {
+            Some(requests_of) => &requests_of[*number],
+            None => std::slice::from_ref(number),
+        }
     }
 
     /// How many bytes of tensors go to each device.
@@ -175,9 +211,10 @@ impl Assembly {
         &self.device_bytes
     }
 
-    fn target(&self, buffer: &DeviceBuffer) -> &Target {
-        let target = self.targets.iter().find(|target| target.is_of(buffer));
-        target.expect("every buffer on a device was made by a target")
+    /// The number of the target that `buffer` is of.
+    fn number_of(&self, buffer: &DeviceBuffer) -> usize {
+        let number = self.targets.iter().position(|target| target.is_of(buffer));
+        number.expect("every buffer on a device was made by a target")
     }
 
     /// Whether tensors are copied as soon as they are there, so that others can be read.
@@ -206,13 +243,10 @@ impl Assembly {
             }
         }
         for (number, memory) in complete.drain(..) {
-            let requests = match &self.requests_of {
-                Some(requests_of) => &requests_of[number][..],
-                None => &[number],
-            };
+            let requests = self.requests(&number);
             match memory {
                 Filled::Device(buffer) => {
-                    let target = self.target(&buffer);
+                    let target = &self.targets[self.number_of(&buffer)];
                     let tensors = target.tensors(py, plan, requests, buffer)?;
                     for (&request, tensor) in requests.iter().zip(tensors) {
                         take(request, self.copied(request, tensor)?);

@@ -165,7 +165,8 @@ impl<'a> Wanted<'a> {
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let files = self.checkpoint.files();
-        let (plan, assembly, given) = self.prepare(py, placement, targets)?;
+        let (plan, assembly, mut given) = self.prepare(py, placement, targets)?;
+        given.extend(assembly.allocate(py, &plan, &assembly.remote_buffers())?);
         let options = TransferOptions {
             memory_limit: assembly.is_urgent().then_some(COPIED_BYTES),
             ..options
@@ -197,15 +198,28 @@ impl<'a> Wanted<'a> {
         options: TransferOptions,
     ) -> PyResult<Loader> {
         let files = self.checkpoint.files();
-        let (plan, assembly, given) = self.prepare(py, placement, targets)?;
-        let started = py.detach(|| Transfer::start(plan, files, given, options));
+        let (plan, assembly, mut given) = self.prepare(py, placement, targets)?;
+        // Within a limit, memory of devices is given as it is needed.
+        let is_owed =
+            |number: &usize| options.memory_limit.is_some() && plan.buffers()[*number] > 0;
+        let remote = assembly.remote_buffers();
+        let (owed, at_once): (Vec<usize>, Vec<usize>) = remote.into_iter().partition(is_owed);
+        given.extend(assembly.allocate(py, &plan, &at_once)?);
+        let started =
+            py.detach(|| Transfer::start_promised(Arc::clone(&plan), files, given, &owed, options));
         let transfer = started.map_err(|error| error::to_py(py, &error))?;
-        Ok(Loader {
-            transfer: RwLock::new(Some(Arc::new(transfer))),
+        let loader = Loader {
+            transfer: RwLock::new(None),
             assembly,
             left: Mutex::new(Left::new()),
             by_name: OnceLock::new(),
-        })
+        };
+        loader.pay(py, &transfer)?;
+        *loader
+            .transfer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(transfer));
+        Ok(loader)
     }
 
     /// The plan, what makes tensors of its buffers, and memory for those that are not to be made.
@@ -365,6 +379,18 @@ impl Loader {
         });
     }
 
+    /// Gives the memory of devices that is needed now.
+    fn pay(&self, py: Python<'_>, transfer: &Transfer) -> PyResult<()> {
+        if !self.assembly.shares_buffers() {
+            return Ok(());
+        }
+        let owed: Vec<usize> = transfer.owed().iter().map(|(number, _)| *number).collect();
+        if !owed.is_empty() {
+            transfer.offer(self.assembly.allocate(py, transfer.plan(), &owed)?);
+        }
+        Ok(())
+    }
+
     /// The tensors that came with others of their buffer. Where there can be such, whoever asks for a tensor waits here.
     fn left(&self, py: Python<'_>) -> Option<MutexGuard<'_, Left>> {
         let lock = || self.left.lock_py_attached(py);
@@ -429,6 +455,10 @@ impl Loader {
             return Ok(tensor.into_bound(py));
         }
         let buffer = plan.requests()[number].place.buffer;
+        if self.assembly.shares_buffers() {
+            transfer.demand(buffer);
+            self.pay(py, &transfer)?;
+        }
         let taken = py.detach(|| transfer.take(buffer));
         match taken.map_err(|error| error::to_py(py, &error))? {
             Some(memory) => {
@@ -462,6 +492,7 @@ impl Loader {
         let (number, tensor) = match before {
             Some((number, tensor)) => (number, tensor.into_bound(py)),
             None => {
+                self.pay(py, &transfer)?;
                 let next = py.detach(|| transfer.next());
                 let Some(next) = next.map_err(|error| error::to_py(py, &error))? else {
                     return Ok(None);

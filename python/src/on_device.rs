@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use tensorhold::{
-    CopyQueue, DeviceBuffer, Dtype, LoadPlan, Numbered, Packing, RawStream, Request, Runtime,
-    Vendor,
+    CopyQueue, DeviceBuffer, Dtype, LoadPlan, Packing, RawStream, Request, Runtime, Vendor,
 };
 
 use crate::assembly::shape_of;
@@ -151,38 +150,32 @@ impl Target {
     pub(crate) unsafe fn buffer_over(&self, spec: &TensorSpec, tensor: Py<PyAny>) -> DeviceBuffer {
         let address = usize::try_from(spec.data_ptr).expect("an address is as wide as a pointer");
         let owner = Box::new(Base::Own(tensor));
-        // SAFETY: the caller's promise; `allocate` orders the copies after what the current stream was given before, and
+        // SAFETY: the caller's promise; `begin` orders the copies after what the current stream was given before, and
         // `signal` before what it is given later.
         unsafe { DeviceBuffer::from_raw(&self.queue, address, spec.data_len, owner) }
     }
 
-    /// Memory for the buffers of `plan` that are `is_wanted`. Copies may write to it, and to memory that was given, as soon as
-    /// the current stream allows.
+    /// Memory for a buffer of `plan` that `requests` lie in. Copies may write to it after [`begin`](Target::begin).
     pub(crate) fn allocate(
         &self,
         py: Python<'_>,
         plan: &LoadPlan,
-        is_wanted: impl Fn(usize) -> bool,
-    ) -> PyResult<Numbered> {
-        let mut alone: Vec<Option<&Request>> = vec![None; plan.buffers().len()];
-        for request in plan.requests() {
-            if plan.size_of(request) >= PACKING.own_bytes {
-                alone[request.place.buffer] = Some(request);
+        requests: &[usize],
+        size_bytes: u64,
+    ) -> PyResult<DeviceBuffer> {
+        match requests {
+            _ if self.is_double => self.of_runtime(py, size_bytes),
+            [request] if size_bytes >= PACKING.own_bytes => {
+                self.own(py, plan, &plan.requests()[*request], size_bytes)
             }
+            _ => self.shared(py, size_bytes),
         }
-        let mut made = Numbered::new();
-        let wanted = plan.buffers().iter().zip(alone).enumerate();
-        for (number, (&size_bytes, alone)) in wanted.filter(|&(number, _)| is_wanted(number)) {
-            let buffer = match alone {
-                _ if self.is_double => self.of_runtime(py, size_bytes)?,
-                Some(request) => self.own(py, plan, request, size_bytes)?,
-                None => self.shared(py, size_bytes)?,
-            };
-            made.push((number, buffer.into()));
-        }
+    }
+
+    /// Lets copies from now on come after what the current stream was given until now.
+    pub(crate) fn begin(&self, py: Python<'_>) -> PyResult<()> {
         let begun = self.queue.begin_after(self.stream(py)?);
-        begun.map_err(|error| error::to_py(py, &error))?;
-        Ok(made)
+        begun.map_err(|error| error::to_py(py, &error))
     }
 
     fn own(
@@ -219,7 +212,7 @@ impl Target {
         let address: usize = memory.call_method0(intern!(py, "data_ptr"))?.extract()?;
         let len = usize::try_from(size_bytes)?;
         // SAFETY: PyTorch has just made the tensor, which `base` keeps alive and which nobody else knows of; its size is that of
-        // the buffer, as both follow from dtype and shape. What its memory was used for before is ordered by `begin_after`.
+        // the buffer, as both follow from dtype and shape. What its memory was used for before is ordered by `begin`.
         Ok(unsafe { DeviceBuffer::from_raw(&self.queue, address, len, Box::new(base)) })
     }
 

@@ -32,3 +32,28 @@ def test_patterns_that_match_nothing_touch_no_device(double: Double) -> None:
     with tensorhold.open("a.safetensors") as checkpoint:
         checkpoint.load(device={"b*": "cuda:0", "c*": "cuda:1", "*": "cpu"})
     assert double.report()["contexts"] == []
+
+
+def test_a_stream_takes_no_more_of_the_device_than_its_limit(double: Double) -> None:
+    size_bytes = 4 << 20
+    tensors = {f"t{n:02}": torch.full((size_bytes,), n, dtype=torch.uint8) for n in range(20)}
+    tensorhold.save(tensors, "model.safetensors", durability="none")
+    double.reset()
+    with tensorhold.open("model.safetensors", device="cuda:0") as checkpoint:
+        for n, (name, tensor) in enumerate(checkpoint.stream(memory_limit="12MiB")):
+            assert torch.equal(tensor, tensors[name])
+            assert name == f"t{n:02}"
+    # One that was given out may live until the next one has come.
+    assert double.report()["devices"][0]["peak_bytes"] <= (12 << 20) + 2 * size_bytes
+
+
+def test_tensors_are_taken_in_any_order_within_a_limit() -> None:
+    tensors = {f"t{n:02}": torch.full((300_000,), n) for n in range(20)}
+    tensors |= {f"small{n}": torch.full((n,), n) for n in range(200)}
+    tensorhold.save(tensors, "model.safetensors", durability="none")
+    names = sorted(tensors, key=lambda name: name[::-1])
+    device = {"t*": 0, "small1*": 1}
+    with tensorhold.open("model.safetensors") as checkpoint:
+        for limit in ["1", "3MB", "1GiB"]:
+            stream = checkpoint.stream(names, device=device, memory_limit=limit)
+            assert all(torch.equal(tensor, tensors[name]) for name, tensor in stream)
