@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from devices.double import Double
 
 import tensorhold
+import tensorhold.torch
 from tensorhold._errors import DeviceError
 
 PREFIX = "hip" if "hip" in os.path.basename(os.environ["TENSORHOLD_RUNTIME"]) else "cuda"
@@ -94,6 +96,52 @@ def test_a_prefetch_tells_whoever_waits(model: dict[str, torch.Tensor], double: 
         with pytest.raises(DeviceError, match=rf"{PREFIX}MemcpyAsync.*{PREFIX}:0"):
             dict(loader)
         loader.close()
+
+
+def by_tensor() -> None:
+    with tensorhold.safe_open("model.safetensors", "pt", device="cuda:0") as file:
+        file.get_tensor("large.1")
+
+
+def by_slice() -> None:
+    with tensorhold.safe_open("model.safetensors", "pt", device="cuda:0") as file:
+        file.get_slice("large.1")[5:2000]
+
+
+def by_stream() -> None:
+    with tensorhold.open("model.safetensors", device="cuda:0") as checkpoint:
+        for _ in checkpoint.stream(memory_limit="13MB"):
+            pass
+
+
+def by_into() -> None:
+    into = {"large.1": torch.zeros(3000, 1000, dtype=torch.int32)}
+    with tensorhold.open("model.safetensors") as checkpoint:
+        checkpoint.load(["large.1"], into=into)
+
+
+def by_patterns() -> None:
+    with tensorhold.open("model.safetensors") as checkpoint:
+        checkpoint.load(device={"small.*": "cuda:1", "large.0": "cpu", "*": "cuda:0"})
+
+
+@pytest.mark.parametrize("way", [by_tensor, by_slice, by_stream, by_into, by_patterns, load])
+@pytest.mark.parametrize("call", ["MemcpyAsync", "EventRecord", "StreamSynchronize"])
+def test_every_way_tells_of_a_failing_call(
+    way: Callable[[], object],
+    call: str,
+    model: dict[str, torch.Tensor],
+    double: Double,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # PyTorch takes the tensors to fill for the host's.
+    monkeypatch.setattr(tensorhold.torch, "_copied_to", lambda tensor: "cuda:0")
+    double.configure(f"fail={call}:1:700")
+    with pytest.raises(DeviceError, match=rf"`{PREFIX}{call}` failed on {PREFIX}:[01]: .*700"):
+        way()
+    double.configure("fail=")
+    way()
+    assert_loads(model)
 
 
 @pytest.mark.parametrize("scribbles", ["scribble=1,reuse=1,delay_us=300,seed=7", "latency_us=200"])

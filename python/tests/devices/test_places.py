@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,17 @@ def test_the_drop_in_gives_each_tensor(device: Any, backend: str, path: str) -> 
         with pytest.raises(ValueError, match="step must be greater than zero"):
             rows[::-1]
     assert all(torch.equal(found[name].cpu(), tensor) for name, tensor in TENSORS.items())
+
+
+def test_threads_share_an_open_file(path: str, device: str) -> None:
+    def compare(name: str) -> bool:
+        return torch.equal(file.get_tensor(name).cpu(), TENSORS[name])
+
+    with (
+        tensorhold.safe_open(path, "pt", device=device) as file,
+        ThreadPoolExecutor(6) as threads,
+    ):
+        assert all(threads.map(compare, list(TENSORS) * 10))
 
 
 def test_load_file_and_load_model_go_to_the_device(path: str, device: str) -> None:
