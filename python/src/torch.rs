@@ -292,32 +292,15 @@ fn describe(
     tensor: &Bound<'_, PyAny>,
 ) -> PyResult<Option<Described>> {
     let py = tensor.py();
-    let kind = tensor.get_type();
-    if !kind.is(&torch.tensor_type) && !kind.is(&torch.parameter_type) {
-        return Ok(None);
-    }
-    let is = |name: &Bound<'_, PyString>| tensor.call_method0(name)?.is_truthy();
-    if !tensor.getattr(intern!(py, "layout"))?.is(&torch.strided)
-        || !is(intern!(py, "is_contiguous"))?
-        || is(intern!(py, "is_neg"))?
-        || is(intern!(py, "is_conj"))?
-    {
+    if !is_plain(torch, tensor)? {
         return Ok(None);
     }
     let Some(device) = streams.device_of(tensor)? else {
         return Ok(None);
     };
-    let dtype = tensor.getattr(intern!(py, "dtype"))?;
-    let Some(dtype) = dtype_of(torch, &dtype) else {
+    let Some((dtype, shape)) = type_and_shape(torch, tensor)? else {
         return Ok(None);
     };
-    let mut shape: Vec<u64> = tensor.getattr(intern!(py, "shape"))?.extract()?;
-    if dtype == Dtype::F4 {
-        match shape.last_mut() {
-            Some(last) => *last *= 2,
-            None => return Ok(None),
-        }
-    }
     let Ok(size_bytes) = shape_size_bytes(dtype, &shape) else {
         return Ok(None);
     };
@@ -338,6 +321,36 @@ fn describe(
         },
         storage_ptr,
     }))
+}
+
+/// Whether the bytes of its elements lie one after the other.
+fn is_plain(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = tensor.py();
+    let kind = tensor.get_type();
+    if !kind.is(&torch.tensor_type) && !kind.is(&torch.parameter_type) {
+        return Ok(false);
+    }
+    let is = |name: &Bound<'_, PyString>| tensor.call_method0(name)?.is_truthy();
+    Ok(tensor.getattr(intern!(py, "layout"))?.is(&torch.strided)
+        && is(intern!(py, "is_contiguous"))?
+        && !is(intern!(py, "is_neg"))?
+        && !is(intern!(py, "is_conj"))?)
+}
+
+/// Dtype and shape as the file has them; `None` where it cannot have them.
+fn type_and_shape(torch: &Torch, tensor: &Bound<'_, PyAny>) -> PyResult<Option<(Dtype, Vec<u64>)>> {
+    let py = tensor.py();
+    let Some(dtype) = dtype_of(torch, &tensor.getattr(intern!(py, "dtype"))?) else {
+        return Ok(None);
+    };
+    let mut shape: Vec<u64> = tensor.getattr(intern!(py, "shape"))?.extract()?;
+    if dtype == Dtype::F4 {
+        match shape.last_mut() {
+            Some(last) => *last *= 2,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((dtype, shape)))
 }
 
 fn dtype_of(torch: &Torch, object: &Bound<'_, PyAny>) -> Option<Dtype> {

@@ -278,6 +278,13 @@ on_doubles! {
         double.assert_clean();
     }
 
+    fn where_nothing_can_be_pinned_fetches_are_slow_and_right(double, "pinned_mb=0,delay_us=200") {
+        let saved = save(double, double.device(1), 0).unwrap();
+        assert!(saved == pattern(1, LEN));
+        assert!(ring_usage().unpinned_bytes > 0);
+        double.assert_clean();
+    }
+
     fn who_tries_to_take_a_slot_does_not_wait(double, "") {
         set_ring_limit(16 << 20);
         let device = double.device(0);

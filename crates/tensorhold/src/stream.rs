@@ -155,8 +155,20 @@ impl StreamWriter {
         if self.options.max_shard_bytes.is_some_and(full) {
             self.close()?;
         }
-        let align = u64::from(self.options.save.align.unwrap_or(1));
-        let (open, place, durability) = (&mut self.open, &self.place, self.options.save.durability);
+        self.append(data)?;
+        self.open.tensors.push(Spec {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+        });
+        self.total_size = self.total_size.saturating_add(expected);
+        Ok(())
+    }
+
+    fn append(&mut self, data: TensorData<'_>) -> Result<()> {
+        let SaveOptions { align, durability } = self.options.save;
+        let align = u64::from(align.unwrap_or(1));
+        let (open, place) = (&mut self.open, &self.place);
         let mut append = |bytes: &[u8]| open.append(bytes, place, durability, align);
         self.is_broken = true;
         match data {
@@ -164,12 +176,6 @@ impl StreamWriter {
             TensorData::Device(view) => Pieces(view).for_each(append)?,
         }
         self.is_broken = false;
-        self.open.tensors.push(Spec {
-            name: name.to_owned(),
-            dtype,
-            shape: shape.to_vec(),
-        });
-        self.total_size = self.total_size.saturating_add(expected);
         Ok(())
     }
 
