@@ -1,7 +1,8 @@
 """Saves from the memory of a device write the files that saves from the host's memory write.
 
-No tensor is on a device here: those of the host are described as the first device's, of which the
-double takes any address. It is named before a process begins, so each vendor's has one of its own.
+With the double no tensor is on a device: those of the host are described as the first device's, of
+which the double takes any address. It is named before a process begins, so each vendor's has one of
+its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tensorhold.torch import _describe, _evaluate_tensors_for_save
 
 DOUBLES = Path(__file__).parents[2] / "target" / "double"
 FIRST_DEVICE = (0, 0)
+# Where there is no other, this says that the test is right.
+DEVICES = ["cpu", *(f"cuda:{ordinal}" for ordinal in range(torch.cuda.device_count()))]
 OLD = b"what was there before"
 
 Item = tuple[str, _native.TensorSpec, object]
@@ -42,6 +45,35 @@ def test_saves_from_devices_write_what_saves_from_the_host_write(vendor: str) ->
         [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_device_of_this_machine_saves_the_same_files(device: str, tmp_path: Path) -> None:
+    on_host = {name: tensor.detach() + 1 for name, tensor in _tensors().items()}
+
+    def on_device() -> dict[str, torch.Tensor]:
+        # The last sum may not be there yet when the save is called.
+        return {name: tensor.detach().to(device) + 1 for name, tensor in _tensors().items()}
+
+    def file(name: str) -> bytes:
+        return (tmp_path / name).read_bytes()
+
+    assert tensorhold.torch.save(on_device()) == tensorhold.torch.save(on_host)
+    tensorhold.torch.save_file(on_device(), tmp_path / "a")
+    assert file("a") == tensorhold.torch.save(on_host)
+    tensorhold.save(on_host, tmp_path / "host")
+    tensorhold.save(on_device(), tmp_path / "b")
+    assert file("b") == file("host")
+    tensorhold.save(on_host.items(), tmp_path / "host")
+    tensorhold.save(((name, tensor) for name, tensor in on_device().items()), tmp_path / "c")
+    assert file("c") == file("host")
+    tensorhold.save(on_host, tmp_path / "host")
+    tensors = on_device()
+    handle = tensorhold.save_async(tensors, tmp_path / "d")
+    for tensor in tensors.values():
+        tensor.zero_()
+    handle.wait()
+    assert file("d") == file("host")
 
 
 def _tensors() -> dict[str, torch.Tensor]:

@@ -25,8 +25,8 @@ impl<'a> DeviceView<'a> {
     /// The `len` bytes from `address` on in the memory of the queue's device, all of one allocation.
     ///
     /// # Safety
-    /// The memory is there as long as the view and its copies are, and until what the queue was then given is done. Whoever
-    /// writes to it meanwhile is ordered before by [`CopyQueue::begin_after`], or after what was read by a wait of the host.
+    /// The memory stays until all copies of the queue from the view have happened, of which who waits for a [`Fetching`], or drops
+    /// it, can be sure. What writes to it is ordered before the copies by [`CopyQueue::begin_after`], or comes after such a wait.
     #[must_use]
     pub unsafe fn from_raw(queue: &'a CopyQueue, address: usize, len: usize) -> DeviceView<'a> {
         DeviceView {
