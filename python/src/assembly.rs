@@ -70,46 +70,63 @@ impl Assembly {
     ) -> PyResult<(Assembly, Numbered)> {
         let names = requests.iter().map(|request| plan.tensor(request).name);
         let (makers, maker_of) = placement.makers(py, names)?;
-        let mut assembly = Assembly {
-            makers,
-            maker_of,
-            copies: HashMap::new(),
-            targets: given.targets,
-            target_of: Vec::new(),
-            requests_of: None,
-            device_bytes: DeviceBytes::new(),
-        };
-        for (request, Copied { maker, copy }) in given.copied {
-            assembly.maker_of[request] = assembly.makers.len();
-            assembly.makers.push(maker);
-            assembly.copies.insert(request, copy);
-        }
-        let in_place: HashSet<usize> = given.memory.iter().map(|(request, _)| *request).collect();
+        let (mut memory, copied) = (given.memory, given.copied);
+        let mut assembly = Assembly::of(makers, maker_of, copied, given.targets);
+        let in_place: HashSet<usize> = memory.iter().map(|(request, _)| *request).collect();
         let n_given = assembly.targets.len();
         let target_of = assembly.find_targets(py, targets, &in_place)?;
         if assembly.targets.is_empty() {
             let added = plan.add_all_new(requests);
             added.map_err(|error| error::to_py(py, &error))?;
-            return Ok((assembly, given.memory));
+            return Ok((assembly, memory));
         }
         let added = assembly.add_packed(plan, requests, &target_of);
         added.map_err(|error| error::to_py(py, &error))?;
-        let mut memory = given.memory;
-        for (number, memory) in &mut memory {
+        for (number, _) in &mut memory {
             *number = plan.requests()[*number].place.buffer;
-            if let Filled::Device(buffer) = memory {
-                assembly.count(assembly.number_of(buffer), buffer.len() as u64);
-            }
         }
-        for request in plan.requests() {
-            if let Some(target) = assembly.target_of[request.place.buffer] {
-                assembly.count(target, plan.size_of(request));
-            }
-        }
+        assembly.count_all(plan, &memory);
         for target in &assembly.targets[..n_given] {
             target.begin(py)?;
         }
         Ok((assembly, memory))
+    }
+
+    fn of(
+        mut makers: Vec<Maker>,
+        mut maker_of: Vec<usize>,
+        copied: HashMap<usize, Copied>,
+        targets: Vec<Arc<Target>>,
+    ) -> Assembly {
+        let mut copies = HashMap::with_capacity(copied.len());
+        for (request, Copied { maker, copy }) in copied {
+            maker_of[request] = makers.len();
+            makers.push(maker);
+            copies.insert(request, copy);
+        }
+        Assembly {
+            makers,
+            maker_of,
+            copies,
+            targets,
+            target_of: Vec::new(),
+            requests_of: None,
+            device_bytes: DeviceBytes::new(),
+        }
+    }
+
+    /// Counts the bytes of each device, those of `given` memory among them.
+    fn count_all(&mut self, plan: &LoadPlan, given: &Numbered) {
+        for (_, memory) in given {
+            if let Filled::Device(buffer) = memory {
+                self.count(self.number_of(buffer), buffer.len() as u64);
+            }
+        }
+        for request in plan.requests() {
+            if let Some(target) = self.target_of[request.place.buffer] {
+                self.count(target, plan.size_of(request));
+            }
+        }
     }
 
     fn count(&mut self, target: usize, size_bytes: u64) {

@@ -9,10 +9,11 @@ use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, Trans
 
 use crate::error;
 use crate::framework::Ownership;
-use crate::load::{Loader, Stats, Wanted, dtype_named, selection};
+use crate::load::{Loader, Wanted, dtype_named, selection};
 use crate::on_device::Targets;
 use crate::placement::Placement;
 use crate::single::Single;
+use crate::stats::Stats;
 use crate::tensors::Maker;
 
 struct Opened {

@@ -24,6 +24,7 @@ mod save;
 mod save_async;
 mod single;
 mod spec;
+mod stats;
 mod tensors;
 mod torch;
 
@@ -40,7 +41,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checkpoint::Checkpoint>()?;
     module.add_class::<checkpoint::PlanView>()?;
     module.add_class::<load::Loader>()?;
-    module.add_class::<load::Stats>()?;
+    module.add_class::<stats::Stats>()?;
     module.add_class::<checkpoint::TensorInfo>()?;
     module.add_class::<checkpoint::TensorSlice>()?;
     module.add_class::<spec::TensorSpec>()?;

@@ -10,16 +10,17 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use tensorhold::{
     Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Memory, Numbered, Request,
-    Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions, TransferStats,
+    Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions,
 };
 
-use crate::assembly::{Assembly, Copied, DeviceBytes, Given, shape_of};
+use crate::assembly::{Assembly, Copied, Given, shape_of};
 use crate::error;
 use crate::index::{self, Asked};
 use crate::making::Making;
 use crate::on_device::Targets;
 use crate::placement::Placement;
 use crate::spec::TensorSpec;
+use crate::stats::Stats;
 use crate::tensors::Maker;
 
 /// Tensors, or parts of them, that are wanted of a checkpoint, in the order to give them.
@@ -107,35 +108,15 @@ impl<'a> Wanted<'a> {
             let Some(item) = given.get_item(name)? else {
                 continue;
             };
-            let (spec, hold, framework, copy, is_copied, device) = item.extract::<Filled<'_>>()?;
-            let spec = spec.get();
+            let item = item.extract::<Filled<'_>>()?;
+            let spec = item.0.get();
             check_given(&tensor, request, spec)
                 .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
             request.dtype = Some(spec.dtype);
-            let maker = Maker::new(py, &framework, device.as_ref())?;
-            let target = targets.find(py, &maker)?;
-            let memory = match (is_copied, device, target) {
-                // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer
-                // overlaps, as `refuse_overlap` checks before any is used.
-                (false, None, _) => unsafe { buffer_over(spec, hold) }.into(),
-                (false, Some(_), Some(target)) => {
-                    // SAFETY: as above, on the device; whoever else uses the tensor does so on the current stream.
-                    let buffer = unsafe { target.buffer_over(spec, hold) };
-                    self.given.add_target(target);
-                    buffer.into()
-                }
-                (_, _, target) => {
-                    let maker = match target {
-                        Some(_) => maker,
-                        // The copy brings it to wherever it is to be.
-                        None => Maker::new(py, &framework, None)?,
-                    };
-                    self.given.copied.insert(number, Copied { maker, copy });
-                    continue;
-                }
-            };
-            ranges.push((spec.data_ptr, spec.data_len as u64));
-            self.given.memory.push((number, memory));
+            let range = (spec.data_ptr, spec.data_len as u64);
+            if self.given.add(py, number, item, targets)? {
+                ranges.push(range);
+            }
         }
         refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
         Ok(self)
@@ -247,6 +228,43 @@ type Filled<'py> = (
     bool,
     Option<Bound<'py, PyAny>>,
 );
+
+impl Given {
+    /// Adds the tensor of request `number`; whether it is to be filled in place.
+    fn add(
+        &mut self,
+        py: Python<'_>,
+        number: usize,
+        (spec, hold, framework, copy, is_copied, device): Filled<'_>,
+        targets: &Targets,
+    ) -> PyResult<bool> {
+        let spec = spec.get();
+        let maker = Maker::new(py, &framework, device.as_ref())?;
+        let target = targets.find(py, &maker)?;
+        let memory = match (is_copied, device, target) {
+            // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer overlaps,
+            // as `refuse_overlap` checks before any is used.
+            (false, None, _) => unsafe { buffer_over(spec, hold) }.into(),
+            (false, Some(_), Some(target)) => {
+                // SAFETY: as above, on the device; whoever else uses the tensor does so on the current stream.
+                let buffer = unsafe { target.buffer_over(spec, hold) };
+                self.add_target(target);
+                buffer.into()
+            }
+            (_, _, target) => {
+                let maker = match target {
+                    Some(_) => maker,
+                    // The copy brings it to wherever it is to be.
+                    None => Maker::new(py, &framework, None)?,
+                };
+                self.copied.insert(number, Copied { maker, copy });
+                return Ok(false);
+            }
+        };
+        self.memory.push((number, memory));
+        Ok(true)
+    }
+}
 
 /// So much is read ahead of the copies into tensors that cannot be filled in place: enough to keep all threads at work.
 const COPIED_BYTES: u64 = 128 << 20;
@@ -533,91 +551,5 @@ impl Drop for Loader {
     fn drop(&mut self) {
         // While the interpreter ends it cannot be let go of; the transfer then goes as it is.
         let _ = Python::try_attach(|py| self.end(py));
-    }
-}
-
-/// What a load did, and how.
-#[pyclass(frozen, name = "TransferStats", module = "tensorhold._native")]
-pub(crate) struct Stats(TransferStats, DeviceBytes);
-
-impl Stats {
-    fn of(stats: TransferStats, assembly: &Assembly) -> Stats {
-        Stats(stats, assembly.device_bytes().clone())
-    }
-}
-
-#[pymethods]
-impl Stats {
-    /// How many of the wanted bytes the engine itself brings to each device.
-    #[getter]
-    fn device_bytes(&self) -> DeviceBytes {
-        self.1.clone()
-    }
-
-    /// The bytes that were asked for.
-    #[getter]
-    fn wanted_bytes(&self) -> u64 {
-        self.0.wanted_bytes
-    }
-
-    /// The bytes that were read, with unwanted ones between.
-    #[getter]
-    fn read_bytes(&self) -> u64 {
-        self.0.read_bytes
-    }
-
-    /// The number of reads.
-    #[getter]
-    fn n_reads(&self) -> u64 {
-        self.0.n_reads
-    }
-
-    /// The number of threads besides the caller's.
-    #[getter]
-    fn n_threads(&self) -> usize {
-        self.0.n_threads
-    }
-
-    /// From the start to the end of the last read.
-    #[getter]
-    fn seconds(&self) -> f64 {
-        self.0.elapsed.as_secs_f64()
-    }
-
-    /// What all threads together spent reading.
-    #[getter]
-    fn reading_seconds(&self) -> f64 {
-        self.0.reading.as_secs_f64()
-    }
-
-    /// What all threads together spent waiting for room under the limit of memory.
-    #[getter]
-    fn waiting_seconds(&self) -> f64 {
-        self.0.waiting.as_secs_f64()
-    }
-
-    /// Wanted bytes a second, in units of 10^9.
-    #[getter]
-    fn gb_per_second(&self) -> f64 {
-        self.0.gb_per_second()
-    }
-
-    /// How each file was read: `mapped`, `copied`, `buffered` or `direct`.
-    #[getter]
-    fn ways(&self) -> Vec<String> {
-        self.0.ways.iter().map(ToString::to_string).collect()
-    }
-
-    fn __repr__(&self) -> String {
-        format!(
-            "TransferStats(wanted_bytes={}, read_bytes={}, n_reads={}, seconds={:.6}, gb_per_second={:.2}, n_threads={}, ways={:?})",
-            self.wanted_bytes(),
-            self.read_bytes(),
-            self.n_reads(),
-            self.seconds(),
-            self.gb_per_second(),
-            self.n_threads(),
-            self.ways()
-        )
     }
 }
