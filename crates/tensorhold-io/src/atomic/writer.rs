@@ -26,6 +26,12 @@ pub struct Writer<'a> {
 }
 
 impl AtomicFile {
+    /// Whether several threads write it faster than one: past the page cache, where file systems let them in together.
+    #[must_use]
+    pub fn deserves_threads(&self) -> bool {
+        self.route.choose(self).is_some()
+    }
+
     /// A writer for one thread.
     ///
     /// # Errors

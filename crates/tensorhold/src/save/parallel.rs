@@ -134,7 +134,10 @@ pub(super) fn write(
     if !file.takes_positions() {
         return write_in_order(file, plan, writes, content, progress);
     }
-    let n_helpers = n_workers(writes.end - writes.start).saturating_sub(1);
+    let n_helpers = match file.deserves_threads() {
+        true => n_workers(writes.end - writes.start).saturating_sub(1),
+        false => 0,
+    };
     let job = Job {
         file,
         content,
