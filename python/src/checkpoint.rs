@@ -11,6 +11,7 @@ use crate::error;
 use crate::framework::Ownership;
 use crate::load::{Loader, Wanted, dtype_named, selection};
 use crate::on_device::Targets;
+use crate::parallel::{self, Rule};
 use crate::placement::Placement;
 use crate::single::Single;
 use crate::stats::Stats;
@@ -227,6 +228,21 @@ impl Checkpoint {
         let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);
         let plan = wanted.into_plan();
         plan.map(PlanView).map_err(|error| error::to_py(py, &error))
+    }
+
+    /// Returns what a rank of a mesh holds, by name.
+    fn shares<'py>(
+        &self,
+        py: Python<'py>,
+        mesh: Vec<(String, u64)>,
+        rank: u64,
+        rules: Vec<Rule<'py>>,
+        refuses_unmatched: bool,
+        tied: Vec<(String, String)>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let opened = self.opened(py)?;
+        let checkpoint = &opened.checkpoint;
+        parallel::shares(py, checkpoint, mesh, rank, rules, refuses_unmatched, &tied)
     }
 
     /// Closes the files; tensors that were given stay.

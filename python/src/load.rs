@@ -18,6 +18,7 @@ use crate::error;
 use crate::index::{self, Asked};
 use crate::making::Making;
 use crate::on_device::Targets;
+use crate::parallel::Share;
 use crate::placement::Placement;
 use crate::spec::TensorSpec;
 use crate::stats::Stats;
@@ -64,10 +65,7 @@ impl<'a> Wanted<'a> {
             for item in parts.items()?.iter() {
                 let (name, part) = item.extract::<(String, Bound<'_, PyAny>)>()?;
                 let tensor = find(&name)?;
-                requests.push(match part.is_none() {
-                    true => tensor.request(),
-                    false => tensor.request().part(selection(py, &tensor, &part)?),
-                });
+                requests.push(request_of(py, &tensor, &part)?);
             }
         } else {
             for name in names.try_iter()? {
@@ -277,6 +275,23 @@ pub(crate) fn dtype_named(py: Python<'_>, name: &str) -> PyResult<Dtype> {
             let message = format!("dtype `{name}` is none that a file can hold");
             error::new(py, ErrorKind::InvalidArgument, message)
         })
+}
+
+/// All of `tensor`, or the part of it that an index or a rank's share says.
+fn request_of(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> PyResult<Request> {
+    let request = tensor.request();
+    if part.is_none() {
+        return Ok(request);
+    }
+    let Ok(share) = part.cast::<Share>() else {
+        return Ok(request.part(selection(py, tensor, part)?));
+    };
+    let info = tensor.info();
+    match share.get().selection(info.dtype, info.shape) {
+        Ok(Some(selection)) => Ok(request.part(selection)),
+        Ok(None) => Ok(request),
+        Err(error) => Err(error::to_py(py, &error.with_tensor(info.name))),
+    }
 }
 
 /// What `index` selects of `tensor`.

@@ -28,6 +28,7 @@ __all__ = [
     "TensorMeta",
     "TensorSlice",
     "TensorSpec",
+    "Share",
     "TransferStats",
     "__version__",
     "_safe_open_handle",
@@ -311,7 +312,36 @@ class Checkpoint:
         threads: int | None,
     ) -> PrefetchLoader: ...
     def plan(self, names: _Names | None, dtype: str | None) -> LoadPlan: ...
+    # The axes of the mesh with their sizes; rules as a pattern, an axis and what the rule says;
+    # names to give to tensors that are kept under others.
+    def shares(
+        self,
+        mesh: Sequence[tuple[str, int]],
+        rank: int,
+        rules: Sequence[tuple[str, str, tuple[Any, ...]]],
+        refuses_unmatched: bool,
+        tied: Sequence[tuple[str, str]],
+    ) -> dict[str, Share]: ...
     def close(self) -> None: ...
+
+# Of each dimension of a tensor the positions that a rank holds.
+@final
+class Share:
+    # Each division is a placement, the number of ranks along its axis, and the rank's place there.
+    def __new__(
+        cls, shape: Sequence[int], divisions: Sequence[tuple[tuple[Any, ...], int, int]]
+    ) -> Self: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def full_shape(self) -> tuple[int, ...]: ...
+    # First and end of each range, in the order in which they are held.
+    @property
+    def ranges(self) -> list[list[tuple[int, int]]]: ...
+    @property
+    def placements(self) -> list[tuple[Any, ...]]: ...
+    @property
+    def is_whole(self) -> bool: ...
 
 # Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is
 # laid out before it is written; an iterator is drained one item at a time, none kept. `progress` is

@@ -30,6 +30,7 @@ mod escape;
 mod extent;
 mod header;
 mod index;
+mod mesh;
 mod plan;
 mod shape;
 mod slice;
@@ -46,6 +47,10 @@ pub use header::{
     TensorInfo, TensorSpec, header_length, layout,
 };
 pub use index::ShardIndex;
+pub use mesh::{
+    DeviceMesh, FusedPart, Granularity, Held, MeshAxis, ParallelRules, Pattern, Placement, Share,
+    Style, Unmatched,
+};
 pub use plan::{
     Cut, LoadPlan, Origin, Packer, Packing, Piece, Place, Request, SavePart, SavePlan, Task, Tasks,
 };

@@ -23,6 +23,7 @@ mod cache;
 mod checkpoint;
 mod diff;
 mod file;
+mod parallel;
 mod pieces;
 mod read;
 mod report;

@@ -235,7 +235,9 @@ impl Walk {
     fn new(selection: &Selection) -> Walk {
         let width_bits = u64::from(selection.dtype().width_bits());
         let in_bytes = |n_elements: u64| (n_elements * width_bits / 8) as usize;
-        let strided = selection.strided();
+        let Some(strided) = selection.walks().next() else {
+            return Walk::empty();
+        };
         let loops = strided.loops.iter().map(|each| Round {
             count: each.count as usize,
             // No step is negative here.

@@ -1,6 +1,8 @@
 //! Cuts a selection into parts that lie close together in the tensor.
 //!
 //! ```text
+//! for each walk of it: cut(loops, start), which is
+//!
 //! cut(loops, start):
 //!     if there are no loops, or all of them together reach no further than is wanted and skip no more: one part
 //!     if some rounds of the outermost loop do: a part for every so many rounds
@@ -8,8 +10,9 @@
 //! ```
 
 use alloc::vec;
+use alloc::vec::Vec;
 
-use super::{Loop, Selection};
+use super::{Loop, Nest, Selection};
 
 /// How far apart the bytes of one part may lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,31 +29,38 @@ impl Selection {
     ///
     /// What is not byte-aligned is one part.
     pub(crate) fn cut(&self, closeness: Closeness, take: &mut dyn FnMut(u64, Selection)) {
-        if self.run == 0 {
-            return;
-        }
         if !self.is_byte_aligned() {
             return take(0, self.clone());
         }
         let mut at = 0;
-        self.cut_loops(self.start, &self.loops, closeness, &mut |part| {
-            let size_bytes = part.size_bytes;
-            take(at, part);
-            at += size_bytes;
-        });
+        for nest in self.nests() {
+            let cutting = Cutting {
+                selection: self,
+                run: nest.run,
+                closeness,
+            };
+            cutting.cut(nest.start, &nest.loops, &mut |part| {
+                let size_bytes = part.size_bytes;
+                take(at, part);
+                at += size_bytes;
+            });
+        }
     }
+}
 
-    fn cut_loops(
-        &self,
-        start: u64,
-        loops: &[Loop],
-        closeness: Closeness,
-        take: &mut dyn FnMut(Selection),
-    ) {
+/// How one walk of a selection is cut.
+struct Cutting<'a> {
+    selection: &'a Selection,
+    run: u64,
+    closeness: Closeness,
+}
+
+impl Cutting<'_> {
+    fn cut(&self, start: u64, loops: &[Loop], take: &mut dyn FnMut(Selection)) {
         let Some((outer, inner)) = loops.split_first() else {
             return take(self.part(start, loops, 1));
         };
-        let rounds = self.rounds_together(*outer, inner, closeness);
+        let rounds = self.rounds_together(*outer, inner);
         let mut done = 0;
         while done < outer.count {
             // Within the tensor in the end, since every position of the walk is.
@@ -58,7 +68,7 @@ impl Selection {
             let now = rounds.min(outer.count - done);
             match rounds {
                 0 => {
-                    self.cut_loops(from, inner, closeness, take);
+                    self.cut(from, inner, take);
                     done += 1;
                 }
                 _ => {
@@ -70,30 +80,28 @@ impl Selection {
     }
 
     /// How many rounds of `outer` may lie in one part; 0 if not even one may.
-    fn rounds_together(&self, outer: Loop, inner: &[Loop], closeness: Closeness) -> u64 {
+    fn rounds_together(&self, outer: Loop, inner: &[Loop]) -> u64 {
+        let Closeness { max_span, max_gap } = self.closeness;
         let round_span = self.in_bytes(inner.iter().fold(self.run, |span, each| {
             span + each.stride.unsigned_abs() * (each.count - 1)
         }));
         let mut skipped = self.run;
         for each in inner.iter().rev() {
-            if self
-                .in_bytes(each.stride.unsigned_abs())
-                .saturating_sub(self.in_bytes(skipped))
-                > closeness.max_gap
-            {
+            let stride = self.in_bytes(each.stride.unsigned_abs());
+            if stride.saturating_sub(self.in_bytes(skipped)) > max_gap {
                 return 0;
             }
             skipped += each.stride.unsigned_abs() * (each.count - 1);
         }
-        if round_span > closeness.max_span {
+        if round_span > max_span {
             return 0;
         }
         let stride = self.in_bytes(outer.stride.unsigned_abs());
-        if stride.saturating_sub(round_span) > closeness.max_gap {
+        if stride.saturating_sub(round_span) > max_gap {
             // Each round is alone, which is a part if it has loops of its own to keep together.
             return 1;
         }
-        1 + (closeness.max_span - round_span) / stride.max(1)
+        1 + (max_span - round_span) / stride.max(1)
     }
 
     /// The first `rounds` rounds of the outermost of `loops` from `start` on.
@@ -106,22 +114,24 @@ impl Selection {
             Some(outer) => outer.count = rounds,
             None => {}
         }
-        let n_elements = loops
-            .iter()
-            .fold(self.run, |product, each| product * each.count);
-        Selection {
-            dtype: self.dtype,
-            tensor_bytes: self.tensor_bytes,
-            shape: vec![n_elements],
-            size_bytes: self.in_bytes(n_elements),
+        let nest = Nest {
             start,
             run: self.run,
             loops,
+        };
+        let n_elements = nest.n_elements();
+        Selection {
+            dtype: self.selection.dtype,
+            tensor_bytes: self.selection.tensor_bytes,
+            shape: vec![n_elements],
+            size_bytes: self.in_bytes(n_elements),
+            first: nest,
+            rest: Vec::new(),
         }
     }
 
     /// The bytes of so many elements of a selection that is byte-aligned.
     fn in_bytes(&self, n_elements: u64) -> u64 {
-        n_elements * u64::from(self.dtype.width_bits()) / 8
+        n_elements * u64::from(self.selection.dtype.width_bits()) / 8
     }
 }

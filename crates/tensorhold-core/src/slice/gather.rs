@@ -1,7 +1,7 @@
 //! Copies a selection out of a tensor's bytes.
 
-use super::Selection;
 use super::runs::Starts;
+use super::{Nest, Selection};
 
 /// Fills `into` from `bytes`, which begin at the tensor's byte `base`. `announce` is told what is copied soon.
 pub(super) fn gather(
@@ -16,29 +16,35 @@ pub(super) fn gather(
         selection.size_bytes,
         "the result has another size"
     );
-    if selection.run == 0 {
-    } else if selection.is_byte_aligned() {
-        gather_bytes(selection, bytes, base, into, announce);
-    } else {
-        gather_bits(selection, bytes, base, into);
+    if !selection.is_byte_aligned() {
+        return gather_bits(selection, bytes, base, into);
+    }
+    let width_bits = u64::from(selection.dtype.width_bits());
+    let mut left = into;
+    for nest in selection.nests() {
+        let size = nest.n_elements() * width_bits / 8;
+        let size = usize::try_from(size).expect("it lies within the result");
+        let (now, later) = left.split_at_mut(size);
+        gather_bytes(nest, width_bits, bytes, base, now, &announce);
+        left = later;
     }
 }
 
 fn gather_bytes(
-    selection: &Selection,
+    nest: &Nest,
+    width_bits: u64,
     bytes: &[u8],
     base: u64,
     into: &mut [u8],
-    announce: impl Fn(&[u8]),
+    announce: &impl Fn(&[u8]),
 ) {
-    let width_bits = u64::from(selection.dtype.width_bits());
     let in_bytes = |n_elements: u64| -> usize {
         usize::try_from(n_elements * width_bits / 8).expect("it lies within `bytes`")
     };
     let base = usize::try_from(base).expect("it lies within the tensor");
-    let run = in_bytes(selection.run);
-    let Some((inner, outer)) = selection.loops.split_last() else {
-        let start = in_bytes(selection.start) - base;
+    let run = in_bytes(nest.run);
+    let Some((inner, outer)) = nest.loops.split_last() else {
+        let start = in_bytes(nest.start) - base;
         into.copy_from_slice(&bytes[start..start + run]);
         return;
     };
@@ -46,11 +52,11 @@ fn gather_bytes(
         size: in_bytes(inner.stride.unsigned_abs()),
         is_backwards: inner.stride < 0,
     };
-    let line = in_bytes(inner.count * selection.run);
-    for (start, into) in Starts::new(selection.start, outer).zip(into.chunks_exact_mut(line)) {
+    let line = in_bytes(inner.count * nest.run);
+    for (start, into) in Starts::new(nest.start, outer).zip(into.chunks_exact_mut(line)) {
         let start = in_bytes(start) - base;
         if stride.is_far(run) {
-            gather_far_line(bytes, start, stride.size, run, into, &announce);
+            gather_far_line(bytes, start, stride.size, run, into, announce);
         } else {
             gather_line(bytes, start, stride, run, into);
         }

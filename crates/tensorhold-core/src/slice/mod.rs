@@ -3,14 +3,18 @@
 //! The index language is NumPy's basic indexing: integers, ranges with steps of either sign, `...`
 //! and new axes. A [`Selection`] is the answer in numbers: the shape of the result, and a strided
 //! walk over the tensor's bytes that visits them in the order of the result. It takes the same few
-//! words however large the tensor is.
+//! words however large the tensor is. What a rank holds of a tensor can be several ranges of a dimension
+//! one behind the other ([`Selection::of_ranges`]), which may take several walks.
 
 mod cut;
 mod gather;
+mod ranges;
 mod resolve;
 mod runs;
 
 use alloc::vec::Vec;
+use core::iter;
+use core::ops::Range;
 
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -78,12 +82,53 @@ pub struct Selection {
     tensor_bytes: u64,
     shape: Vec<u64>,
     size_bytes: u64,
+    first: Nest,
+    /// What comes behind it in the result.
+    rest: Vec<Nest>,
+}
+
+/// [`Strided`], with loops of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Nest {
     start: u64,
     run: u64,
     loops: Vec<Loop>,
 }
 
-/// A selection as a nest of loops around one run, counted in elements of the tensor.
+impl Nest {
+    /// Selects nothing.
+    const NOTHING: Nest = Nest {
+        start: 0,
+        run: 0,
+        loops: Vec::new(),
+    };
+
+    fn n_elements(&self) -> u64 {
+        let counts = self.loops.iter().map(|each| each.count);
+        counts.fold(self.run, |product, count| product * count)
+    }
+
+    /// From the first element to the one behind the last.
+    fn span(&self) -> (u64, u64) {
+        let (mut first, mut end) = (self.start, self.start + self.run);
+        for each in &self.loops {
+            let way = each.stride.unsigned_abs() * (each.count - 1);
+            match each.stride {
+                0.. => end += way,
+                _ => first -= way,
+            }
+        }
+        (first, end)
+    }
+
+    /// The numbers of elements that say where runs begin and end.
+    fn boundaries(&self) -> impl Iterator<Item = u64> {
+        let strides = self.loops.iter().map(|each| each.stride.unsigned_abs());
+        [self.start, self.run].into_iter().chain(strides)
+    }
+}
+
+/// A selection, or a part of one, as a nest of loops around one run, counted in elements of the tensor.
 ///
 /// The result is what `for i in 0..loops[0].count { for j in 0..loops[1].count { … } }` yields, each
 /// time the `run` elements from `start + i * loops[0].stride + j * loops[1].stride + …` on.
@@ -91,7 +136,7 @@ pub struct Selection {
 pub struct Strided<'a> {
     /// The element that the walk begins with.
     pub start: u64,
-    /// The number of elements that lie side by side; 0 if nothing is selected.
+    /// The number of elements that lie side by side.
     pub run: u64,
     /// The loops, outermost first. None has a count below 2, none could be joined with its
     /// neighbour or with the run.
@@ -130,6 +175,25 @@ impl Selection {
         resolve::resolve(dtype, shape, index, bounds)
     }
 
+    /// Of each dimension of a tensor of `shape` the positions in `ranges`, in the order of the ranges. A range may come before a
+    /// lower one, and may overlap others.
+    ///
+    /// ```
+    /// use tensorhold_core::{Dtype, Selection};
+    ///
+    /// // A rank's half of each of two fused matrices of 4 rows: rows 0, 1, 4 and 5 of 8.
+    /// let selection = Selection::of_ranges(Dtype::F16, &[8, 3], &[vec![0..2, 4..6], vec![0..3]])?;
+    /// assert_eq!((selection.shape(), selection.max_runs()), (&[4, 3][..], 2));
+    /// # Ok::<(), tensorhold_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidSlice` if there is not a list for each dimension, if a range passes its end, or if the result takes more than 2^20
+    /// walks; `Misaligned` and `Overflow` as of [`resolve`](Selection::resolve).
+    pub fn of_ranges(dtype: Dtype, shape: &[u64], ranges: &[Vec<Range<u64>>]) -> Result<Selection> {
+        ranges::of_ranges(dtype, shape, ranges)
+    }
+
     /// The element type.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
@@ -151,7 +215,7 @@ impl Selection {
     /// Whether the result's bytes are the tensor's bytes, all of them and in their order.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.loops.is_empty() && self.size_bytes == self.tensor_bytes
+        self.is_one_run() && self.size_bytes == self.tensor_bytes
     }
 
     /// The size of the tensor in bytes.
@@ -163,18 +227,26 @@ impl Selection {
     /// Whether the result's bytes lie side by side in the tensor.
     #[must_use]
     pub fn is_run(&self) -> bool {
-        self.loops.is_empty() && self.is_byte_aligned()
+        self.is_one_run() && self.is_byte_aligned()
+    }
+
+    fn is_one_run(&self) -> bool {
+        self.first.loops.is_empty() && self.rest.is_empty()
     }
 
     /// Whether every run begins and ends on a byte, as it does for all types of whole bytes.
     #[must_use]
     pub fn is_byte_aligned(&self) -> bool {
         let width_bits = u64::from(self.dtype.width_bits());
-        let strides = self.loops.iter().map(|each| each.stride.unsigned_abs());
-        [self.start, self.run]
-            .into_iter()
-            .chain(strides)
+        self.nests()
+            .flat_map(Nest::boundaries)
             .all(|n_elements| (n_elements % 8 * width_bits).is_multiple_of(8))
+    }
+
+    fn nests(&self) -> impl Iterator<Item = &Nest> {
+        iter::once(&self.first)
+            .chain(&self.rest)
+            .filter(|nest| nest.run > 0)
     }
 
     /// The selected bytes in the order of the result, as ranges from the tensor's first byte on.
@@ -197,42 +269,32 @@ impl Selection {
         BitRuns::new(self)
     }
 
-    /// The selection as loops around one run, in the time of its rank.
-    #[must_use]
-    pub fn strided(&self) -> Strided<'_> {
-        Strided {
-            start: self.start,
-            run: self.run,
-            loops: &self.loops,
-        }
+    /// The selection as loops around one run, in the time of its rank: of one that an [index](Selection::resolve) made at most
+    /// one such walk, of others several, one behind the other in the result. None where nothing is selected.
+    pub fn walks(&self) -> impl Iterator<Item = Strided<'_>> {
+        self.nests().map(|nest| Strided {
+            start: nest.start,
+            run: nest.run,
+            loops: &nest.loops,
+        })
     }
 
     /// The number of runs, or a little more: runs that touch where one loop ends and the next one
     /// begins are counted twice here, and are one in [`runs`](Selection::runs).
     #[must_use]
     pub fn max_runs(&self) -> u64 {
-        match self.run {
-            0 => 0,
-            _ => self.loops.iter().map(|each| each.count).product(),
-        }
+        self.nests().map(|nest| nest.n_elements() / nest.run).sum()
     }
 
     /// The bytes of the tensor from the first to the last that is needed; empty if none is.
     #[must_use]
     pub fn span(&self) -> ByteRange {
-        if self.run == 0 {
-            return ByteRange::default();
-        }
-        let (mut first, mut end) = (self.start, self.start + self.run);
-        for each in &self.loops {
-            let way = each.stride.unsigned_abs() * (each.count - 1);
-            match each.stride {
-                0.. => end += way,
-                _ => first -= way,
-            }
-        }
+        let spans = self.nests().map(Nest::span);
+        let joined = spans.reduce(|(first, end), (start, stop)| (first.min(start), end.max(stop)));
         let width_bits = u64::from(self.dtype.width_bits());
-        ByteRange::new(first * width_bits / 8, (end * width_bits).div_ceil(8))
+        joined.map_or(ByteRange::default(), |(first, end)| {
+            ByteRange::new(first * width_bits / 8, (end * width_bits).div_ceil(8))
+        })
     }
 
     /// Copies the selection out of a tensor's bytes.

@@ -14,8 +14,9 @@
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::mem;
 
-use super::{Bounds, Index, Loop, Selection};
+use super::{Bounds, Index, Loop, Nest, Selection};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shape::shape_size_bytes;
@@ -61,7 +62,7 @@ fn n_left_over(rank: usize, index: &[Index]) -> Result<usize> {
     })
 }
 
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     /// The dimensions that are still to come, the next one last.
     shape: &'a [u64],
     bounds: Bounds,
@@ -76,7 +77,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(shape: &'a [u64], bounds: Bounds, is_empty: bool) -> Walk<'a> {
+    pub(super) fn new(shape: &'a [u64], bounds: Bounds, is_empty: bool) -> Walk<'a> {
         Walk {
             shape,
             bounds,
@@ -137,17 +138,24 @@ impl<'a> Walk<'a> {
     }
 
     fn take(&mut self, first: u64, count: u64, step: i64) {
+        self.take_rounds(first, &[(count, step)]);
+    }
+
+    /// Takes of the next dimension what loops go through, the innermost first, each with its count and its step.
+    pub(super) fn take_rounds(&mut self, first: u64, rounds: &[(u64, i64)]) {
         let (_, size) = self.dimension();
         self.shape = &self.shape[..self.shape.len() - 1];
-        if self.span != 0 && count != 0 {
+        if self.span != 0 && rounds.iter().all(|&(count, _)| count != 0) {
             self.start += first * self.span;
         }
-        if self.span != 0 && count > 1 {
-            let stride = i128::from(step) * i128::from(self.span);
-            self.push_loop(Loop {
-                count,
-                stride: i64::try_from(stride).expect("two elements lie less than 2^62 apart"),
-            });
+        for &(count, step) in rounds.iter().filter(|&&(count, _)| count > 1) {
+            if self.span != 0 {
+                let stride = i128::from(step) * i128::from(self.span);
+                self.push_loop(Loop {
+                    count,
+                    stride: i64::try_from(stride).expect("two elements lie less than 2^62 apart"),
+                });
+            }
         }
         self.span *= size;
     }
@@ -167,24 +175,33 @@ impl<'a> Walk<'a> {
     fn finish(mut self, dtype: Dtype, tensor_bytes: u64) -> Result<Selection> {
         self.result.reverse();
         let size_bytes = shape_size_bytes(dtype, &self.result)?;
+        let shape = mem::take(&mut self.result);
+        Ok(Selection {
+            dtype,
+            tensor_bytes,
+            shape,
+            size_bytes,
+            first: match size_bytes {
+                0 => Nest::NOTHING,
+                _ => self.nest(),
+            },
+            rest: Vec::new(),
+        })
+    }
+
+    /// The loops, of a walk that visits something.
+    pub(super) fn nest(mut self) -> Nest {
         let mut run = 1;
-        if size_bytes == 0 {
-            (run, self.start) = (0, 0);
-            self.loops.clear();
-        } else if let Some(&Loop { count, stride: 1 }) = self.loops.first() {
+        if let Some(&Loop { count, stride: 1 }) = self.loops.first() {
             run = count;
             self.loops.remove(0);
         }
         self.loops.reverse();
-        Ok(Selection {
-            dtype,
-            tensor_bytes,
-            shape: self.result,
-            size_bytes,
+        Nest {
             start: self.start,
             run,
             loops: self.loops,
-        })
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::slice;
 
-use super::{Loop, Selection};
+use super::{Loop, Nest, Selection};
 use crate::extent::ByteRange;
 
 /// The ranges of bytes of a [`Selection`], in the order of the result; see [`Selection::runs`].
@@ -54,33 +55,48 @@ impl core::iter::FusedIterator for BitRuns<'_> {}
 /// The maximal runs of elements, as first and end.
 ///
 /// Loops are joined when they are made, so two runs can touch only where a loop ends and the one
-/// around it goes round, as the elements 3 and 4 do in `x[:, ::3]` of a tensor of 2 x 4.
+/// around it goes round, as the elements 3 and 4 do in `x[:, ::3]` of a tensor of 2 x 4, or where a walk ends.
 #[derive(Debug, Clone)]
 struct ElementRuns<'a> {
     starts: Starts<'a>,
     run: u64,
+    /// The walks that are still to come.
+    rest: slice::Iter<'a, Nest>,
     width_bits: u64,
-    next: Option<u64>,
+    next: Option<(u64, u64)>,
 }
 
 impl<'a> ElementRuns<'a> {
     fn new(selection: &'a Selection) -> ElementRuns<'a> {
-        let mut starts = Starts::new(selection.start, &selection.loops);
-        ElementRuns {
-            next: starts.next().filter(|_| selection.run != 0),
-            starts,
-            run: selection.run,
+        let Nest { start, run, loops } = &selection.first;
+        let mut runs = ElementRuns {
+            starts: Starts::new(*start, loops),
+            run: *run,
+            rest: selection.rest.iter(),
             width_bits: u64::from(selection.dtype.width_bits()),
+            next: None,
+        };
+        runs.next = runs.advance().filter(|_| *run != 0);
+        runs
+    }
+
+    fn advance(&mut self) -> Option<(u64, u64)> {
+        loop {
+            if let Some(start) = self.starts.next() {
+                return Some((start, start + self.run));
+            }
+            let nest = self.rest.next()?;
+            self.starts = Starts::new(nest.start, &nest.loops);
+            self.run = nest.run;
         }
     }
 
     fn next(&mut self) -> Option<(u64, u64)> {
-        let start = self.next?;
-        let mut end = start + self.run;
-        self.next = self.starts.next();
-        while self.next == Some(end) {
-            end += self.run;
-            self.next = self.starts.next();
+        let (start, mut end) = self.next?;
+        self.next = self.advance();
+        while let Some((_, further)) = self.next.filter(|&(start, _)| start == end) {
+            end = further;
+            self.next = self.advance();
         }
         Some((start, end))
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod naive;
+mod ranges;
 
 use std::cell::RefCell;
 
@@ -59,7 +60,7 @@ fn trailing_dimensions_are_joined() {
     assert_eq!(runs(&selection), [(30, 90)]);
     let selection = resolve(&[4, 5, 6], &[Index::ALL, range(Some(1), Some(3), None)]);
     assert_eq!(runs(&selection), [(6, 18), (36, 48), (66, 78), (96, 108)]);
-    assert_eq!(selection.strided().loops.len(), 1);
+    assert_eq!(selection.walks().next().unwrap().loops.len(), 1);
 }
 
 #[test]

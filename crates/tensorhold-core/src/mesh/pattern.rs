@@ -1,0 +1,111 @@
+//! Patterns of the names of modules and tensors.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+
+/// A name of a module or of a tensor in which `*` stands for any one part between dots, or for any letters of it, and `**` for any
+/// number of parts, none among them.
+///
+/// ```
+/// use tensorhold_core::Pattern;
+///
+/// let pattern = Pattern::new("model.layers.*.self_attn.*_proj");
+/// let name = "model.layers.11.self_attn.q_proj.weight";
+/// assert_eq!(pattern.depth(name), Some(5));
+/// assert_eq!(pattern.rest(name), Some("weight"));
+/// assert_eq!(pattern.depth("model.norm.weight"), None);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern that is written so. An empty one matches everything.
+    #[must_use]
+    pub fn new(text: &str) -> Pattern {
+        Pattern(text.to_string())
+    }
+
+    /// How many parts of `name` the pattern takes, the most where it can take different numbers: it matches a tensor by its whole
+    /// name, or by that of a module that the tensor is in. `None` if it does not match.
+    #[must_use]
+    pub fn depth(&self, name: &str) -> Option<usize> {
+        let mut depth = None;
+        if self.0.is_empty() {
+            return Some(0);
+        }
+        let ends = name.match_indices('.').map(|(at, _)| at);
+        for (number, end) in ends.chain([name.len()]).enumerate() {
+            if matches(&self.0, &name[..end]) {
+                depth = Some(number + 1);
+            }
+        }
+        depth
+    }
+
+    /// What of `name` comes behind the module that the pattern matches; empty if it matches the whole name.
+    #[must_use]
+    pub fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let depth = self.depth(name)?;
+        if depth == 0 {
+            return Some(name);
+        }
+        let end = name.match_indices('.').nth(depth - 1);
+        Some(end.map_or("", |(at, _)| &name[at + 1..]))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `pattern` matches all of `name`, part by part.
+fn matches(pattern: &str, name: &str) -> bool {
+    let (part, later) = split(pattern);
+    if part == "**" {
+        let Some(later) = later else {
+            return true;
+        };
+        let ends = name.match_indices('.').map(|(at, _)| at + 1);
+        return [0]
+            .into_iter()
+            .chain(ends)
+            .any(|at| matches(later, &name[at..]));
+    }
+    let (first, rest) = split(name);
+    match (later, rest) {
+        _ if !matches_part(part.as_bytes(), first.as_bytes()) => false,
+        (None, None) => true,
+        (Some(later), Some(rest)) => matches(later, rest),
+        (Some("**"), None) => true,
+        _ => false,
+    }
+}
+
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (text, None),
+    }
+}
+
+/// Whether `pattern` matches one part. Each `*` takes as little as it can; where that fails further on, the last one takes more.
+fn matches_part(pattern: &[u8], part: &[u8]) -> bool {
+    let (mut p, mut at) = (0, 0);
+    let mut last_star: Option<(usize, usize)> = None;
+    while at < part.len() {
+        if pattern.get(p) == Some(&b'*') {
+            last_star = Some((p, at));
+            p += 1;
+        } else if pattern.get(p) == Some(&part[at]) {
+            (p, at) = (p + 1, at + 1);
+        } else if let Some((star, taken)) = last_star {
+            last_star = Some((star, taken + 1));
+            (p, at) = (star + 1, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}

@@ -1,0 +1,41 @@
+"""Loading in parallel: each rank reads what it holds, and nothing else.
+
+A mesh says how many ranks there are along each axis, rules say by name what an axis does to a tensor.
+`load` gives what one rank holds; no rank needs another for it.
+
+Example:
+    >>> import torch, tensorhold
+    >>> from tensorhold import parallel
+    >>> _ = tensorhold.save({"up.weight": torch.ones(8, 4), "norm.weight": torch.ones(4)}, "m.safetensors")
+    >>> held = parallel.load("m.safetensors", mesh={"tp": 2}, rank=1, rules={"up": "colwise"})
+    >>> {name: tuple(tensor.shape) for name, tensor in held.items()}
+    {'norm.weight': (4,), 'up.weight': (4, 4)}
+"""
+
+from tensorhold._native import Share
+from tensorhold.parallel._load import load, load_into, shares
+from tensorhold.parallel._rules import rules_of
+from tensorhold.parallel._words import (
+    Experts,
+    Fused,
+    Heads,
+    Replicate,
+    Shard,
+    Stages,
+    StridedShard,
+)
+
+__all__ = [
+    "Experts",
+    "Fused",
+    "Heads",
+    "Replicate",
+    "Shard",
+    "Share",
+    "Stages",
+    "StridedShard",
+    "load",
+    "load_into",
+    "rules_of",
+    "shares",
+]

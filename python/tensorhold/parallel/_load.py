@@ -1,0 +1,251 @@
+"""Loading what a rank holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from tensorhold import _native
+from tensorhold._errors import ArgumentError
+from tensorhold.checkpoint import Checkpoint
+from tensorhold.parallel._rules import engine_rules
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["load", "load_into", "shares"]
+
+
+def load(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] | Checkpoint,
+    *,
+    mesh: Any,
+    rank: int | None = None,
+    rules: Mapping[str, Any] | None = None,
+    device: Any = "cpu",
+    process_group: Any = None,
+    as_dtensor: bool = False,
+    unmatched: Literal["replicate", "refuse"] = "replicate",
+    tied: Mapping[str, str] | None = None,
+    dtype: Any = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """What one rank of a mesh holds of a checkpoint, by name; it reads nothing else.
+
+    Args:
+        source: A file, a folder, an index, a list of files, or an open checkpoint.
+        mesh: PyTorch's `DeviceMesh`, or sizes by the names of axes: `{"pp": 2, "tp": 4}`.
+        rank: The rank in the mesh, the last axis fastest; that of this process where it is None.
+        rules: What is divided how: from patterns of names of modules or tensors to styles
+            (`"colwise"`, `"rowwise"`, ... of a `tp_plan`), to placements such as `Shard(0)`, or to
+            mappings from axes to these. `*` is one part of a name, or letters of it, `**` any
+            number of parts. The rule that names a tensor most closely counts.
+        device: Where the tensors are to be.
+        process_group: Whose ranks those of the mesh are; the default group where it is None.
+        as_dtensor: Whether to give DTensors, for which `mesh` is to be a `DeviceMesh`.
+        unmatched: What becomes of a tensor that no rule names: `"replicate"` or `"refuse"`.
+        tied: Tensors that the checkpoint keeps under another name: from the name to give to that
+            name, as `{"lm_head.weight": "model.embed_tokens.weight"}`.
+        dtype: What floats are cast to.
+        threads: How many threads read.
+
+    Raises:
+        KeyError: `tied` has the name of no tensor.
+        ValueError: A rule names nothing, or cannot divide what it names; a rank is none of the
+            mesh; the mesh has another number of ranks than the group.
+
+    Example:
+        >>> import torch, tensorhold
+        >>> _ = tensorhold.save({"a.weight": torch.arange(8.0).reshape(2, 4)}, "a.safetensors")
+        >>> load("a.safetensors", mesh={"tp": 2}, rank=0, rules={"a": "rowwise"})
+        {'a.weight': tensor([[0., 1.],
+                [4., 5.]])}
+    """
+    tied = {} if tied is None else tied
+    with _opened(source, device) as checkpoint:
+        held = shares(
+            checkpoint,
+            mesh=mesh,
+            rank=rank,
+            rules=rules,
+            process_group=process_group,
+            unmatched=unmatched,
+            tied=tied,
+        )
+        stored = {name: share for name, share in held.items() if name not in tied}
+        tensors = checkpoint.load(stored, device=device, dtype=dtype, threads=threads)
+        for name in held.keys() & tied.keys():
+            again = {tied[name]: held[name]}
+            (tensors[name],) = checkpoint.load(again, device=device, dtype=dtype).values()
+    if not as_dtensor:
+        return tensors
+    return {name: _dtensor(tensor, held[name], mesh) for name, tensor in tensors.items()}
+
+
+def shares(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] | Checkpoint,
+    *,
+    mesh: Any,
+    rank: int | None = None,
+    rules: Mapping[str, Any] | None = None,
+    process_group: Any = None,
+    unmatched: Literal["replicate", "refuse"] = "replicate",
+    tied: Mapping[str, str] | None = None,
+) -> dict[str, _native.Share]:
+    """What one rank holds, by name, without reading it: each `.shape`, `.ranges`, `.placements`.
+
+    A share is a part that `Checkpoint.load`, `stream` and `plan` take in the place of an index.
+
+    Args:
+        source: As for `load`, and so are the others.
+        mesh: The mesh.
+        rank: The rank.
+        rules: The rules.
+        process_group: Whose ranks they are.
+        unmatched: What becomes of a tensor that no rule names.
+        tied: Tensors that the checkpoint keeps under another name.
+
+    Raises:
+        ValueError: As for `load`.
+
+    Example:
+        >>> import numpy as np, tensorhold
+        >>> _ = tensorhold.save({"a.weight": np.ones((5, 4))}, "a.safetensors")
+        >>> held = shares("a.safetensors", mesh={"tp": 2}, rank=1, rules={"a": "colwise"})
+        >>> held["a.weight"].shape, held["a.weight"].ranges
+        ((2, 4), [[(3, 5)], [(0, 4)]])
+    """
+    if unmatched not in ("replicate", "refuse"):
+        raise ArgumentError(
+            f"`unmatched` is {unmatched!r}: give 'replicate' or 'refuse'", kind="InvalidArgument"
+        )
+    axes, place = _seat(mesh, rank, process_group)
+    words = engine_rules({} if rules is None else rules, axes)
+    aliases = list(({} if tied is None else tied).items())
+    with _opened(source, "cpu") as checkpoint:
+        return checkpoint._native.shares(axes, place, words, unmatched == "refuse", aliases)
+
+
+def load_into(
+    model: Any,
+    source: str | PathLike[str] | Sequence[str | PathLike[str]] | Checkpoint,
+    *,
+    device: Any = None,
+    strict: bool = True,
+    threads: int | None = None,
+) -> tuple[list[str], list[str]]:
+    """Fills the parameters and buffers of a PyTorch module, DTensors among them, in place.
+
+    Of a DTensor this rank's part is read and nothing else, whatever divided it: tensor parallelism,
+    FSDP2, or both. What is on the `meta` device gets memory.
+
+    Args:
+        model: The module.
+        source: A file, a folder, an index, a list of files, or an open checkpoint.
+        device: Where what is on the `meta` device is to be; where the mesh of a DTensor is, or the
+            host, if None.
+        strict: Whether to refuse a checkpoint that lacks tensors or has others.
+        threads: How many threads read.
+
+    Returns:
+        The names that the checkpoint lacks, and those that the module has not.
+
+    Raises:
+        RuntimeError: `strict`, and the names differ, or a shape does; nothing is filled then.
+
+    Example:
+        >>> import torch, tensorhold
+        >>> _ = tensorhold.save({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "m.safetensors")
+        >>> with torch.device("meta"):
+        ...     model = torch.nn.Linear(3, 2)
+        >>> load_into(model, "m.safetensors")
+        ([], [])
+        >>> model.bias
+        Parameter containing:
+        tensor([1., 1.], requires_grad=True)
+    """
+    from tensorhold.parallel import _module
+
+    with _opened(source, "cpu") as checkpoint:
+        return _module.fill(model, checkpoint, device, strict, threads)
+
+
+@contextlib.contextmanager
+def _opened(source: Any, device: Any) -> Iterator[Checkpoint]:
+    """The checkpoint, which is closed again if it was not open."""
+    if isinstance(source, Checkpoint):
+        yield source
+    else:
+        with Checkpoint(source, device=device) as checkpoint:
+            yield checkpoint
+
+
+def _seat(mesh: Any, rank: int | None, process_group: Any) -> tuple[list[tuple[str, int]], int]:
+    """The axes of the mesh with their sizes, and the rank in it."""
+    if isinstance(mesh, Mapping):
+        axes = [(str(name), int(size)) for name, size in mesh.items()]
+        return axes, _own_rank(axes, process_group) if rank is None else rank
+    names = mesh.mesh_dim_names
+    if names is None:
+        names = ("tp",) if mesh.ndim == 1 else tuple(f"axis{number}" for number in range(mesh.ndim))
+    axes = list(zip(names, mesh.shape, strict=True))
+    if rank is not None:
+        return axes, rank
+    coordinates = mesh.get_coordinate()
+    if coordinates is None:
+        raise ArgumentError(
+            "this process is not in the mesh", kind="InvalidArgument", hint="give `rank`"
+        )
+    place = 0
+    for (_, size), at in zip(axes, coordinates, strict=True):
+        place = place * size + at
+    return axes, place
+
+
+def _own_rank(axes: list[tuple[str, int]], process_group: Any) -> int:
+    import torch.distributed as dist
+
+    if not dist.is_available() or not dist.is_initialized():
+        raise ArgumentError(
+            "there is no process group that says which rank this is",
+            kind="InvalidArgument",
+            hint="give `rank`, or start torch.distributed",
+        )
+    n_ranks = 1
+    for _, size in axes:
+        n_ranks *= size
+    if dist.get_world_size(process_group) != n_ranks:
+        mesh = ",".join(f"{name}={size}" for name, size in axes)
+        raise ArgumentError(
+            f"the mesh {mesh} has {n_ranks} ranks, but the process group has"
+            f" {dist.get_world_size(process_group)}",
+            kind="InvalidArgument",
+        )
+    return dist.get_rank(process_group)
+
+
+def _dtensor(local: Any, share: _native.Share, mesh: Any) -> Any:
+    """The DTensor of which this is the local part."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor.placement_types import Replicate, Shard, _StridedShard
+
+    placements: list[Any] = []
+    for name, *numbers in share.placements:
+        if name == "Replicate":
+            placements.append(Replicate())
+        elif name == "Shard":
+            placements.append(Shard(*numbers))
+        elif name == "StridedShard":
+            placements.append(_StridedShard(numbers[0], split_factor=numbers[1]))
+        else:
+            raise ArgumentError(
+                f"a DTensor has no placement such as {name}: load without `as_dtensor`",
+                kind="InvalidArgument",
+            )
+    stride = [1] * len(share.full_shape)
+    for dim in reversed(range(len(stride) - 1)):
+        stride[dim] = stride[dim + 1] * share.full_shape[dim + 1]
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=share.full_shape, stride=tuple(stride)
+    )
