@@ -1,12 +1,13 @@
 """Loading in parallel: each rank reads what it holds, and nothing else.
 
-A mesh says how many ranks there are along each axis, rules say by name what an axis does to a tensor.
-`load` gives what one rank holds; no rank needs another for it.
+A mesh says how many ranks there are along each axis; rules say by name what an axis does to a
+tensor. `load` gives what one rank holds; no rank needs another for it.
 
 Example:
     >>> import torch, tensorhold
     >>> from tensorhold import parallel
-    >>> _ = tensorhold.save({"up.weight": torch.ones(8, 4), "norm.weight": torch.ones(4)}, "m.safetensors")
+    >>> tensors = {"up.weight": torch.ones(8, 4), "norm.weight": torch.ones(4)}
+    >>> _ = tensorhold.save(tensors, "m.safetensors")
     >>> held = parallel.load("m.safetensors", mesh={"tp": 2}, rank=1, rules={"up": "colwise"})
     >>> {name: tuple(tensor.shape) for name, tensor in held.items()}
     {'norm.weight': (4,), 'up.weight': (4, 4)}

@@ -156,7 +156,8 @@ def load_into(
 
     Example:
         >>> import torch, tensorhold
-        >>> _ = tensorhold.save({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, "m.safetensors")
+        >>> tensors = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+        >>> _ = tensorhold.save(tensors, "m.safetensors")
         >>> with torch.device("meta"):
         ...     model = torch.nn.Linear(3, 2)
         >>> load_into(model, "m.safetensors")
@@ -227,6 +228,7 @@ def _own_rank(axes: list[tuple[str, int]], process_group: Any) -> int:
 
 def _dtensor(local: Any, share: _native.Share, mesh: Any) -> Any:
     """The DTensor of which this is the local part."""
+    import torch
     from torch.distributed.tensor import DTensor
     from torch.distributed.tensor.placement_types import Replicate, Shard, _StridedShard
 
@@ -246,6 +248,7 @@ def _dtensor(local: Any, share: _native.Share, mesh: Any) -> Any:
     stride = [1] * len(share.full_shape)
     for dim in reversed(range(len(stride) - 1)):
         stride[dim] = stride[dim + 1] * share.full_shape[dim + 1]
+    shape = torch.Size(share.full_shape)
     return DTensor.from_local(
-        local, mesh, placements, run_check=False, shape=share.full_shape, stride=tuple(stride)
+        local, mesh, placements, run_check=False, shape=shape, stride=tuple(stride)
     )

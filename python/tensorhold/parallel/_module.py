@@ -29,7 +29,8 @@ class _Slot:
     def local(self) -> torch.Tensor:
         """The memory to fill."""
         tensor = self.tensor.detach()
-        return tensor if self.share is None else tensor.to_local()
+        local: torch.Tensor = tensor if self.share is None else tensor.to_local()
+        return local
 
 
 def fill(

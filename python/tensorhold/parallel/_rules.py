@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +13,14 @@ __all__ = ["engine_rules", "rules_of"]
 
 _Axes = Sequence[tuple[str, int]]
 
-# What programs call the axes of their meshes.
+# What programs call the axes of their meshes: one that a mesh has not is taken for one of size 1.
 _USUAL_AXES = {"tp", "pp", "ep", "dp", "cp", "fsdp"}
 
 
 def engine_rules(rules: Mapping[str, Any], axes: _Axes) -> list[tuple[str, str, tuple[Any, ...]]]:
-    """Each rule as a pattern, an axis and what it says, but for those of axes that the mesh has not.
+    """Each rule as a pattern, an axis and what it says.
 
-    What a mesh has no axis for, it does not divide.
+    What a mesh has no axis for, it does not divide: rules for that are left out.
     """
     names = [name for name, _ in axes]
     found = []
@@ -27,10 +28,12 @@ def engine_rules(rules: Mapping[str, Any], axes: _Axes) -> list[tuple[str, str, 
         by_axis = said.items() if isinstance(said, Mapping) else [(None, said)]
         for axis, style in by_axis:
             usual, words = engine_words(pattern, style)
-            if axis is None and usual not in names and len(names) == 1:
-                usual = usual if names[0] in _USUAL_AXES else names[0]
-            if axis is not None or usual in names:
-                found.append((pattern, usual if axis is None else axis, words))
+            if axis is not None:
+                usual = axis
+            elif usual not in names and len(names) == 1 and names[0] not in _USUAL_AXES:
+                usual = names[0]
+            if usual in names or usual not in _USUAL_AXES:
+                found.append((pattern, usual, words))
     if not found and any(size > 1 for _, size in axes):
         mesh = ",".join(f"{name}={size}" for name, size in axes)
         raise ArgumentError(
@@ -52,9 +55,7 @@ def rules_of(model: Any) -> dict[str, Any]:
     """
     rules: dict[str, Any] = dict(getattr(model, "tp_plan", None) or {})
     if not rules:
-        raise ArgumentError(
-            f"{type(model).__name__} has no `tp_plan`", kind="InvalidArgument"
-        )
+        raise ArgumentError(f"{type(model).__name__} has no `tp_plan`", kind="InvalidArgument")
     prefix = getattr(model, "base_model_prefix", "")
     prefix = f"{prefix}." if prefix and hasattr(model, prefix) else ""
     modules = list(getattr(model.config, "base_model_pp_plan", None) or {})
@@ -64,10 +65,15 @@ def rules_of(model: Any) -> dict[str, Any]:
             style = "stages" if number == at else "first_stage" if number < at else "last_stage"
             rules[prefix + module] = _beside(rules.get(prefix + module), style)
         rules["lm_head"] = _beside(rules.get("lm_head"), "last_stage")
-        names = {name.partition(".")[0] for name, _ in model.named_parameters()}
-        if "lm_head" not in names:
-            del rules["lm_head"]
-    return rules
+    # A tied weight has one name here, and in the checkpoint.
+    names = [name for name, _ in model.named_parameters()]
+    return {pattern: said for pattern, said in rules.items() if _names_any(pattern, names)}
+
+
+def _names_any(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a pattern of a plan, in which `*` is one part of a name, is that of any tensor."""
+    parts = re.escape(pattern).replace(r"\*", r"[^.]+")
+    return any(re.match(rf"{parts}(\.|$)", name) for name in names)
 
 
 def _beside(tensor_style: str | None, stage_style: str) -> dict[str, str]:

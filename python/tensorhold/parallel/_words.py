@@ -27,7 +27,7 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Shard:
-    """Each rank has a range of dimension `dim`, as PyTorch's `Shard`: the first ranks have the more."""
+    """Each rank has a range of dimension `dim`, as of PyTorch's `Shard`: the last has the least."""
 
     dim: int
 
