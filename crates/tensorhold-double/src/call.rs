@@ -30,17 +30,24 @@ thread_local! {
 
 /// Runs a function's own part and gives its code to the caller.
 pub(crate) fn call(name: &'static str, kind: Kind, own: impl FnOnce() -> Result) -> c_int {
-    let result = match before(name, kind) {
-        Ok(true) => own(),
-        Ok(false) => Ok(()),
-        Err(code) => Err(code),
-    };
-    match result {
+    match run(name, kind, own) {
         Ok(()) => 0,
         Err(code) => {
             LAST.set(code.0);
             code.0
         }
+    }
+}
+
+/// Runs the own part of a function that gives something else than a code.
+pub(crate) fn run<T: Default>(
+    name: &'static str,
+    kind: Kind,
+    own: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    match before(name, kind)? {
+        true => own(),
+        false => Ok(T::default()),
     }
 }
 

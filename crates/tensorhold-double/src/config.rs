@@ -18,6 +18,11 @@ pub(crate) struct Config {
     pub pinned_bytes: Option<u64>,
     pub scribbles: bool,
     pub reuses: bool,
+    /// Whether there is a driver for reads of files into devices.
+    pub has_storage: bool,
+    pub keeps_compatibility: bool,
+    pub most_read_bytes: usize,
+    pub closes_input: bool,
     pub failures: Vec<Failure>,
 }
 
@@ -27,6 +32,8 @@ impl Config {
         let plain = Config {
             devices: 2,
             memory_bytes: 16 << 30,
+            has_storage: true,
+            most_read_bytes: usize::MAX,
             ..Config::default()
         };
         let Some(text) = std::env::var_os("TENSORHOLD_DOUBLE") else {
@@ -75,6 +82,10 @@ impl Config {
             "pinned_mb" => self.pinned_bytes = Some(megabytes(value)?),
             "scribble" => self.scribbles = flag(value)?,
             "reuse" => self.reuses = flag(value)?,
+            "gds" => self.has_storage = flag(value)?,
+            "gds_compat" => self.keeps_compatibility = flag(value)?,
+            "gds_most" => self.most_read_bytes = value.parse().ok()?,
+            "gds_closes" => self.closes_input = flag(value)?,
             "fail" if value.is_empty() => {}
             "fail" => self.failures.push(Failure::parse(value)?),
             _ => return None,

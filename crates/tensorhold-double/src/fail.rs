@@ -1,6 +1,6 @@
 //! Failures that a test asked for.
 
-use crate::exports::NAMES;
+use crate::{exports, gds};
 
 /// The n-th call of a function, which fails.
 #[derive(Clone)]
@@ -32,9 +32,10 @@ impl Failure {
             }
             _ => return None,
         };
+        let mut names = exports::NAMES.iter().chain(gds::NAMES);
         let code = code.parse().ok().filter(|code| *code != 0)?;
         Some(Failure {
-            name: NAMES.iter().find(|known| **known == name)?,
+            name: names.find(|known| **known == name)?,
             nth: nth.parse().ok()?,
             code,
             is_late,

@@ -31,11 +31,16 @@
 //! | `pinned_mb` | registered and allocated pinned memory together; more is refused (code 2) | none |
 //! | `scribble` | 1: bytes that may no longer be read become 0xDB, see below | 0 |
 //! | `reuse` | 1: all freed device memory is kept, for allocations of the same size; for timings | 0 |
+//! | `gds` | 0: there is no driver for reads of files into devices | 1 |
+//! | `gds_compat` | 1: it cannot be set that such reads are direct or fail | 0 |
+//! | `gds_most` | a single such read gives no more bytes | none |
+//! | `gds_closes` | 1: a driver that does not start closes descriptor 0, as a real one may | 0 |
 //! | `fail` | `NAME:N:CODE`: call N (0: each) of NAME, counted from now on, fails with CODE | none |
 //!
 //! `fail` may be given several times; an empty one takes all back. NAME is CUDA's without its prefix. With
 //! `NAME:N:CODE:async`, for copies only, the call succeeds, nothing is copied, and every later call that waits,
 //! asks or submits fails with CODE until the reset.
+//! `FileRead` fails with its library's code where CODE is 5000 or more, else with the system's error of that number.
 //!
 //! With `scribble=1`, the pinned source of a copy to a device is overwritten as soon as the copy has happened,
 //! unless another copy under way reads it; so is pinned memory that is unregistered, and device memory that is
@@ -70,6 +75,7 @@ mod event;
 mod exports;
 mod fail;
 mod find;
+mod gds;
 mod memory;
 mod pace;
 mod ranges;

@@ -90,6 +90,11 @@ impl State {
     /// Notes that memory goes under copies, if it does, and returns their ends.
     fn still_copied(&mut self, range: &Range<usize>, what: &str) -> Vec<Moment> {
         let flights = self.flights_over(range);
+        let n_reads = self.storage.n_reads_into(range);
+        if n_reads > 0 {
+            let start = range.start;
+            self.violation(format!("{what} {start:#x} under {n_reads} reads"));
+        }
         if !flights.is_empty() {
             let (start, n) = (range.start, flights.len());
             self.violation(format!("{what} {start:#x} under {n} copies"));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::gds::Storage;
 use crate::memory::Usage;
 use crate::state::State;
 
@@ -37,6 +38,7 @@ pub(crate) fn of(state: &State) -> String {
         ("copied", object(copied)),
         ("pageable", copies(state.tally.pageable)),
         ("foreign", copies(state.tally.foreign)),
+        ("storage", storage(&state.storage)),
         ("under_way", state.flights.len().to_string()),
         ("n_violations", state.n_violations.to_string()),
         ("violations", array(violations)),
@@ -65,6 +67,14 @@ fn memory(usage: Usage) -> String {
         ("peak_bytes", usage.peak_bytes.to_string()),
         ("live", usage.n_live.to_string()),
         ("total", usage.n_total.to_string()),
+    ])
+}
+
+fn storage(storage: &Storage) -> String {
+    object([
+        ("files", storage.n_files().to_string()),
+        ("reads", storage.n_reads.to_string()),
+        ("bytes", storage.n_bytes.to_string()),
     ])
 }
 

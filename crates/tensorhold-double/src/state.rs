@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::copy::{Flight, Tally};
 use crate::error::{Code, Result};
 use crate::event::Event;
+use crate::gds::Storage;
 use crate::memory::device::DeviceMemory;
 use crate::memory::host::HostMemory;
 use crate::stream::Queue;
@@ -40,6 +41,7 @@ pub(crate) struct State {
     pub flights: BTreeMap<u64, Flight>,
     pub n_flights: u64,
     pub tally: Tally,
+    pub storage: Storage,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -93,6 +95,7 @@ impl State {
             flights: BTreeMap::new(),
             n_flights: 0,
             tally: Tally::default(),
+            storage: Storage::new(),
         }
     }
 
@@ -149,6 +152,7 @@ impl State {
         self.n_streams = self.streams.len() as u64;
         self.n_events = self.events.len() as u64;
         self.tally = Tally::default();
+        self.storage.forget_counts();
         self.device_memory.forget_peaks();
         self.host_memory.forget_peaks();
     }
