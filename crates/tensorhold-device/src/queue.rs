@@ -3,6 +3,7 @@
 mod lane;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tensorhold_core::{Error, ErrorKind, Result};
@@ -26,6 +27,10 @@ pub struct CopyQueue {
     lanes: [Lane; CopyQueue::N_LANES],
     /// What the lanes are to wait for: recorded again each time, by whoever has the lock.
     before: Mutex<Event>,
+    /// How often that was: counted when all lanes were told.
+    n_begun: AtomicU64,
+    /// The last of these that the host has waited for.
+    n_awaited: AtomicU64,
 }
 
 impl CopyQueue {
@@ -41,6 +46,8 @@ impl CopyQueue {
             device,
             lanes: [Lane::new(device)?, Lane::new(device)?],
             before: Mutex::new(Event::new(device)?),
+            n_begun: AtomicU64::new(0),
+            n_awaited: AtomicU64::new(0),
         }))
     }
 
@@ -60,7 +67,9 @@ impl CopyQueue {
                 // SAFETY: the lanes and the event live as long as the queue; no flags are defined.
                 unsafe { functions.stream_wait_event(lane, event, 0) }
             })
-        })
+        })?;
+        self.n_begun.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// Lets what `consumer` is given from now on come after all copies that were submitted until now. The host does
@@ -93,6 +102,19 @@ impl CopyQueue {
     /// `NoMemory` where the device has not so much, with what it has; `Device` as the runtime says, or after a fork.
     pub fn allocate(self: &Arc<CopyQueue>, size_bytes: u64) -> Result<DeviceBuffer> {
         allocate(self, size_bytes)
+    }
+
+    /// Lets the host wait for what [`begin_after`](CopyQueue::begin_after) was told of until now, for who writes to the
+    /// device by other means than a stream.
+    pub(crate) fn wait_for_begin(&self) -> Result<()> {
+        let n_begun = self.n_begun.load(Ordering::Acquire);
+        if self.n_awaited.load(Ordering::Acquire) >= n_begun {
+            return Ok(());
+        }
+        // All lanes were told of it, each time; a consumer may have had other streams before.
+        self.lanes[0].stream().synchronize()?;
+        self.n_awaited.fetch_max(n_begun, Ordering::Release);
+        Ok(())
     }
 
     /// Waits for all copies; `false` where nobody can say that they are done.

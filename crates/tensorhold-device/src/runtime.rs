@@ -131,6 +131,11 @@ impl Runtime {
         &self.functions
     }
 
+    /// The address of what its library exports as `name`.
+    pub(crate) fn symbol(&self, name: &str) -> Option<*mut c_void> {
+        self.library.symbol(name)
+    }
+
     /// Whether the device of this number is in use by this process already: `false` where nobody knows.
     pub(crate) fn has_context(&self, ordinal: c_int) -> bool {
         let state = self.context_state.get_or_init(|| self.find_context_state());

@@ -2,11 +2,13 @@
 
 mod libraries;
 mod memory;
+mod storage;
 
 use std::fs;
 
 pub(crate) use libraries::{Library, loaded_libraries};
 pub(crate) use memory::{map_memory, prefault, prefer_node, unmap_memory};
+pub(crate) use storage::{StandardInput, descriptor, lacks_storage_device};
 
 /// Whether devices can be used on this system at all.
 pub(crate) const HAS_DEVICES: bool = true;

@@ -1,6 +1,7 @@
 //! Systems without devices: nothing is found, so that nothing else is asked for.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::fs::File;
 use std::ptr::NonNull;
 
 /// Whether devices can be used on this system at all.
@@ -50,3 +51,20 @@ pub(crate) unsafe fn prefer_node(_start: NonNull<u8>, _size_bytes: usize, _node:
 /// # Safety
 /// There is no map to be given.
 pub(crate) unsafe fn prefault(_start: NonNull<u8>, _size_bytes: usize) {}
+
+pub(crate) fn descriptor(_file: &File) -> c_int {
+    -1
+}
+
+pub(crate) fn lacks_storage_device() -> bool {
+    false
+}
+
+/// Nothing closes it here.
+pub(crate) struct StandardInput;
+
+impl StandardInput {
+    pub(crate) fn keep() -> StandardInput {
+        StandardInput
+    }
+}

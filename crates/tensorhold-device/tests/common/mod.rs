@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test file uses everything")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, ptr};
 
@@ -28,13 +29,26 @@ pub(crate) use on_doubles;
 
 /// Runs `body` in a process for each vendor; `name` is the test's.
 pub fn run_on_doubles(name: &str, configuration: &str, body: impl FnOnce(&Double)) {
+    let libraries = || {
+        [
+            tensorhold_double::library(),
+            tensorhold_double::hip_library(),
+        ]
+    };
+    run_on(name, libraries, configuration, body);
+}
+
+/// Runs `body` in a process for each of the runtimes that `libraries` gives.
+pub fn run_on<const N: usize>(
+    name: &str,
+    libraries: impl FnOnce() -> [PathBuf; N],
+    configuration: &str,
+    body: impl FnOnce(&Double),
+) {
     if env::var_os(MARK).is_some() {
         return body(&Double::new());
     }
-    for library in [
-        tensorhold_double::library(),
-        tensorhold_double::hip_library(),
-    ] {
+    for library in libraries() {
         let run = Command::new(env::current_exe().unwrap())
             .args([name, "--exact", "--nocapture", "--include-ignored"])
             .env(MARK, "1")
@@ -160,6 +174,7 @@ impl Double {
         release_ring();
         self.assert_no_violation();
         assert_eq!(self.alive(), Alive::default());
+        assert_eq!(self.report()["storage"]["files"], 0);
     }
 
     /// Runs `work` in a thread whose device this is.
