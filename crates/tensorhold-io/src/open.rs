@@ -66,6 +66,26 @@ pub fn is_network(file: &File) -> bool {
     platform::is_network(file)
 }
 
+/// `file` opened once more, for whoever reads it past the page cache by descriptor.
+///
+/// # Errors
+/// `Io` where the file system has no such reads.
+pub fn open_direct(file: &File) -> Result<File> {
+    if platform::is_in_memory(file) {
+        return Err(no_direct_reads());
+    }
+    let direct = retried(|| platform::open_direct_to_wait(file))
+        .map_err(|error| crate::error::cannot(&error, "open for direct reads"))?;
+    match platform::direct_alignment(&direct) {
+        Some(_) => Ok(direct),
+        None => Err(no_direct_reads()),
+    }
+}
+
+fn no_direct_reads() -> Error {
+    Error::new(ErrorKind::Io, "the file system has no direct reads")
+}
+
 fn require_regular(path: &Path, metadata: &fs::Metadata) -> Result<()> {
     if metadata.is_file() {
         return Ok(());

@@ -16,6 +16,10 @@ pub(crate) fn open_direct(_file: &File) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn open_direct_to_wait(file: &File) -> io::Result<File> {
+    open_direct(file)
+}
+
 pub(crate) fn direct_alignment(_file: &File) -> Option<(usize, usize)> {
     None
 }

@@ -37,6 +37,13 @@ pub(crate) fn open_direct(file: &File) -> io::Result<File> {
     open_again(file, OFlags::DIRECT)
 }
 
+/// The same, as a library expects a descriptor: with nothing set but that.
+pub(crate) fn open_direct_to_wait(file: &File) -> io::Result<File> {
+    let direct = open_direct(file)?;
+    rustix::fs::fcntl_setfl(&direct, OFlags::DIRECT)?;
+    Ok(direct)
+}
+
 fn open_again(file: &File, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new()
