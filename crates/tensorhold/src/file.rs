@@ -7,7 +7,7 @@ use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
 use tensorhold_io::{Access, Map, Pread, Reading, Wanted, identity, is_network, open_regular};
 
 use crate::cache;
-use crate::transfer::Origin;
+use crate::transfer::{Gds, GdsFile, Origin};
 
 /// How the bytes of a file are reached. Every way gives the same bytes, slices and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +22,9 @@ pub enum Backend {
     Pread,
     /// Reads past the page cache where the file system can, else as `Pread`: for files larger than memory, or read once.
     Direct,
+    /// As `Auto`, but tensors of 1 MiB or more that go whole to a device are read into it past the host's memory, by NVIDIA's cuFile or
+    /// AMD's hipFile. What cannot go so goes as by `Auto`, and [`TransferStats::gds`](crate::TransferStats::gds) says why.
+    Gds,
 }
 
 /// How a checkpoint is opened.
@@ -100,19 +103,22 @@ impl File {
     }
 
     /// The file as a transfer reads `wanted` of it.
-    pub(crate) fn origin(&self, wanted: Wanted) -> Origin {
+    pub(crate) fn origin(&self, wanted: Wanted, gds: &Arc<Gds>) -> Origin {
         let access = match self.backend {
-            Backend::Auto => Access::Auto,
+            Backend::Auto | Backend::Gds => Access::Auto,
             Backend::Mmap => Access::Mapped,
             Backend::Pread => Access::Buffered,
             Backend::Direct => Access::Direct,
         };
-        match &self.bytes {
-            Bytes::Mapped(map, None) => Origin::Map(Arc::clone(map)),
-            Bytes::Mapped(map, Some(pread)) => {
-                Origin::Reading(Reading::new(pread, Some(map), access, wanted))
-            }
-            Bytes::Read(pread) => Origin::Reading(Reading::new(pread, None, access, wanted)),
+        let (pread, map) = match &self.bytes {
+            Bytes::Mapped(map, None) => return Origin::Map(Arc::clone(map)),
+            Bytes::Mapped(map, Some(pread)) => (pread, Some(map)),
+            Bytes::Read(pread) => (pread, None),
+        };
+        let reading = Reading::new(pread, map, access, wanted);
+        match self.backend {
+            Backend::Gds => Origin::Gds(reading, GdsFile::new(gds, &self.path, pread)),
+            _ => Origin::Reading(reading),
         }
     }
 
@@ -130,7 +136,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
     let wants_map = match options.backend {
         Backend::Mmap => true,
         Backend::Pread | Backend::Direct => false,
-        Backend::Auto => !is_network(&file),
+        Backend::Auto | Backend::Gds => !is_network(&file),
     };
     let pread = Arc::new(Pread::new(file)?);
     let header = match cache::find(&identity, options.rules) {

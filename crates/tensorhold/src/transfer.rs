@@ -10,6 +10,7 @@
 
 mod counters;
 mod exchange;
+mod gds;
 mod memory;
 mod origin;
 mod queue;
@@ -31,9 +32,11 @@ use self::queue::Queue;
 use self::worker::{Shared, Worker};
 use crate::file::File;
 
+pub(crate) use self::gds::{Gds, GdsFile};
 pub(crate) use self::origin::Origin;
 
 pub use self::counters::TransferStats;
+pub use self::gds::GdsStats;
 pub use self::memory::Memory;
 
 /// How a plan is carried out.
@@ -170,10 +173,11 @@ impl Transfer {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
         refuse_casts(&plan)?;
         let wanted = wanted(&plan);
+        let gds = Arc::default();
         let origins: Vec<Origin> = files
             .iter()
             .zip(&wanted)
-            .map(|(file, &wanted)| file.origin(wanted))
+            .map(|(file, &wanted)| file.origin(wanted, &gds))
             .collect();
         let goes_through_slots =
             !promised.is_empty() || given.iter().any(|(_, memory)| memory.is_device());
@@ -312,7 +316,8 @@ impl Transfer {
             ..
         } = &*self.shared;
         let ways = origins.iter().map(Origin::way).collect();
-        counters.stats(plan.size_bytes(), ways, self.threads.len())
+        let gds = origins.iter().find_map(Origin::gds);
+        counters.stats(plan.size_bytes(), ways, gds, self.threads.len())
     }
 }
 

@@ -195,7 +195,7 @@ on_doubles! {
         let path = folder.path().join("a.safetensors");
         let cases = ProptestConfig::with_cases(24);
         let strategy = (wants(), 1..5_usize, prop_oneof![
-            Just(Backend::Auto), Just(Backend::Mmap), Just(Backend::Pread), Just(Backend::Direct),
+            Just(Backend::Auto), Just(Backend::Mmap), Just(Backend::Pread), Just(Backend::Direct), Just(Backend::Gds),
         ]);
         let run = TestRunner::new(cases).run(&strategy, |(wants, n_threads, backend)| {
             write(&path, &wants);

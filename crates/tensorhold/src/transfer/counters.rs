@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tensorhold_io::Way;
 
+use super::gds::GdsStats;
+
 /// What a transfer did so far, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransferStats {
@@ -24,6 +26,8 @@ pub struct TransferStats {
     pub n_threads: usize,
     /// How each file was read.
     pub ways: Vec<Way>,
+    /// What became of the wish that tensors go to devices past the host's memory, where a file was opened with it.
+    pub gds: Option<GdsStats>,
 }
 
 impl TransferStats {
@@ -71,7 +75,13 @@ impl Counters {
             .fetch_add(nanoseconds(begun.elapsed()), Ordering::Relaxed);
     }
 
-    pub fn stats(&self, wanted_bytes: u64, ways: Vec<Way>, n_threads: usize) -> TransferStats {
+    pub fn stats(
+        &self,
+        wanted_bytes: u64,
+        ways: Vec<Way>,
+        gds: Option<GdsStats>,
+        n_threads: usize,
+    ) -> TransferStats {
         let duration = |ns: &AtomicU64| Duration::from_nanos(ns.load(Ordering::Relaxed));
         TransferStats {
             wanted_bytes,
@@ -82,6 +92,7 @@ impl Counters {
             waiting: duration(&self.waiting_ns),
             n_threads,
             ways,
+            gds,
         }
     }
 }

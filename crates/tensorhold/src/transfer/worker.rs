@@ -106,7 +106,8 @@ impl Worker {
         pieces: &[Piece],
         places: &mut [Place],
     ) -> Result<()> {
-        let source = shared.origins[task.extent.file].source();
+        let origin = &shared.origins[task.extent.file];
+        let source = origin.source();
         let range = task.extent.range;
         let hand = self.hand();
         if let (
@@ -124,6 +125,9 @@ impl Worker {
             return match place.by_kind() {
                 Kind::Host(into) => read(into),
                 Kind::Device(part) => {
+                    if origin.read_to_device(range.start, part, hand)? {
+                        return Ok(());
+                    }
                     staging::send(hand, vec![(piece, part)], &mut |_, into| read(into))
                 }
             };
