@@ -272,8 +272,10 @@ fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
         "mmap" => Ok(Backend::Mmap),
         "pread" => Ok(Backend::Pread),
         "direct" => Ok(Backend::Direct),
+        "gds" => Ok(Backend::Gds),
         _ => {
-            let message = format!("backend `{name}` is none of `auto`, `mmap`, `pread`, `direct`");
+            let message =
+                format!("backend `{name}` is none of `auto`, `mmap`, `pread`, `direct`, `gds`");
             Err(error::new(py, ErrorKind::InvalidArgument, message))
         }
     }

@@ -43,6 +43,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checkpoint::PlanView>()?;
     module.add_class::<load::Loader>()?;
     module.add_class::<stats::Stats>()?;
+    module.add_class::<stats::Gds>()?;
     module.add_class::<checkpoint::TensorInfo>()?;
     module.add_class::<checkpoint::TensorSlice>()?;
     module.add_class::<spec::TensorSpec>()?;

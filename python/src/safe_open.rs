@@ -93,9 +93,11 @@ fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
     match name {
         "mmap" => Ok(Backend::Mmap),
         "pread" => Ok(Backend::Pread),
+        "gds" => Ok(Backend::Gds),
         _ => {
-            let message =
-                format!("backend {name:?} is invalid (expected one of: \"mmap\", \"pread\")");
+            let message = format!(
+                "backend {name:?} is invalid (expected one of: \"mmap\", \"pread\", \"gds\")"
+            );
             Err(error::new(py, ErrorKind::InvalidArgument, message))
         }
     }

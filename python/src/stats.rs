@@ -1,7 +1,7 @@
 //! What a load did, for Python.
 
 use pyo3::prelude::*;
-use tensorhold::TransferStats;
+use tensorhold::{GdsStats, TransferStats};
 
 use crate::assembly::{Assembly, DeviceBytes};
 
@@ -78,6 +78,12 @@ impl Stats {
         self.0.ways.iter().map(ToString::to_string).collect()
     }
 
+    /// What became of `backend="gds"`, or None where the file was opened with another one.
+    #[getter]
+    fn gds(&self) -> Option<Gds> {
+        self.0.gds.clone().map(Gds)
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "TransferStats(wanted_bytes={}, read_bytes={}, n_reads={}, seconds={:.6}, gb_per_second={:.2}, n_threads={}, ways={:?})",
@@ -89,5 +95,39 @@ impl Stats {
             self.n_threads(),
             self.ways()
         )
+    }
+}
+
+/// What went to devices past the host's memory.
+#[pyclass(frozen, name = "GdsStats", module = "tensorhold._native")]
+pub(crate) struct Gds(GdsStats);
+
+#[pymethods]
+impl Gds {
+    /// The bytes that cuFile or hipFile has read into devices.
+    #[getter]
+    fn read_bytes(&self) -> u64 {
+        self.0.read_bytes
+    }
+
+    /// Whether they passed by the host's memory; None where the library does not say.
+    #[getter]
+    fn is_direct(&self) -> Option<bool> {
+        self.0.is_direct
+    }
+
+    /// Why not all that could have gone so did, or why it is not known whether it was direct.
+    #[getter]
+    fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let is_direct = self.0.is_direct.into_pyobject(py)?.repr()?;
+        let reason = self.reason().into_pyobject(py)?.repr()?;
+        Ok(format!(
+            "GdsStats(read_bytes={}, is_direct={is_direct}, reason={reason})",
+            self.read_bytes()
+        ))
     }
 }

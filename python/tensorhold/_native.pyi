@@ -19,6 +19,7 @@ from typing_extensions import Buffer, Self
 
 __all__ = [
     "Checkpoint",
+    "GdsStats",
     "LoadPlan",
     "PinnedMemory",
     "PrefetchLoader",
@@ -233,6 +234,19 @@ class TransferStats:
     # `mapped`, `copied`, `buffered` or `direct`, for each file.
     @property
     def ways(self) -> list[str]: ...
+    # What became of `backend="gds"`; None where it was not asked for.
+    @property
+    def gds(self) -> GdsStats | None: ...
+
+# `reason`: why not all that could have gone past the host did, or why `is_direct` is not known.
+@final
+class GdsStats:
+    @property
+    def read_bytes(self) -> int: ...
+    @property
+    def is_direct(self) -> bool | None: ...
+    @property
+    def reason(self) -> str | None: ...
 
 # Each tensor is given out once, by `take` or by iterating.
 @final

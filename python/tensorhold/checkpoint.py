@@ -60,7 +60,8 @@ class Checkpoint(Mapping[str, Any]):
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"`, `"pread"`, or `"direct"` to read past the page cache.
+        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, or `"gds"`
+            to read large tensors straight into a device, where cuFile or hipFile can.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -316,7 +317,8 @@ def open(
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"`, `"pread"`, or `"direct"` to read past the page cache.
+        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, or `"gds"`
+            to read large tensors straight into a device, where cuFile or hipFile can.
 
     Raises:
         FileNotFoundError: There is no such file.

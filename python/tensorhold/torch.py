@@ -185,6 +185,7 @@ def load_file(
         filename: The file to read.
         device: Where the tensors are to be; on the host, mapped, they are views of a private map.
         backend: `"mmap"` maps the file; `"pread"` reads it, which suits network file systems.
+            `"gds"` reads large tensors straight into a device, where cuFile or hipFile can.
 
     Returns:
         Tensors by name, in the order of the file.

@@ -30,7 +30,9 @@ if RUNTIME is None and not torch.cuda.is_available():
     )
 
 # What only the double can be told to do.
-collect_ignore = [] if IS_DOUBLE else ["test_faults.py", "test_processes.py", "test_several.py"]
+collect_ignore = (
+    [] if IS_DOUBLE else ["test_faults.py", "test_gds.py", "test_processes.py", "test_several.py"]
+)
 
 
 def pytest_report_header() -> str:
@@ -67,6 +69,7 @@ def _leaves_nothing() -> Iterator[None]:
     report = DOUBLE.report()
     assert report["violations"] == []
     assert report["under_way"] == 0
+    assert report["storage"]["files"] == 0
     assert report["streams"]["live"] == report["events"]["live"] == 0
     assert report["pinned"]["bytes"] == 0
     assert [memory["live"] for memory in report["devices"]] == [0, 0]

@@ -146,7 +146,7 @@ def test_casts_are_those_of_the_host(dtype: str, folder: Path, device: str) -> N
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8, 33])
-@pytest.mark.parametrize("backend", ["auto", "mmap", "pread", "direct"])
+@pytest.mark.parametrize("backend", ["auto", "mmap", "pread", "direct", "gds"])
 def test_any_threads_give_the_same_shards(
     threads: int, backend: str, folder: Path, device: str
 ) -> None:
