@@ -114,15 +114,7 @@ impl Checkpoint {
     /// Returns what the header says of a tensor.
     fn info(&self, py: Python<'_>, name: &str) -> PyResult<TensorInfo> {
         let opened = self.opened(py)?;
-        let tensor = opened.tensor(py, name)?;
-        let info = tensor.info();
-        Ok(TensorInfo {
-            name: info.name.to_owned(),
-            dtype: info.dtype.name(),
-            shape: info.shape.to_vec(),
-            offsets: (info.offsets.start, info.offsets.end),
-            file: tensor.file().path().to_string_lossy().into_owned(),
-        })
+        Ok(TensorInfo::of(&opened.tensor(py, name)?))
     }
 
     /// Returns the `__metadata__` of all files; of a key in several, the first file's value.
@@ -319,6 +311,19 @@ pub(crate) struct TensorInfo {
     offsets: (u64, u64),
     #[pyo3(get)]
     file: String,
+}
+
+impl TensorInfo {
+    pub(crate) fn of(tensor: &Tensor<'_>) -> TensorInfo {
+        let info = tensor.info();
+        TensorInfo {
+            name: info.name.to_owned(),
+            dtype: info.dtype.name(),
+            shape: info.shape.to_vec(),
+            offsets: (info.offsets.start, info.offsets.end),
+            file: tensor.file().path().to_string_lossy().into_owned(),
+        }
+    }
 }
 
 #[pymethods]

@@ -17,6 +17,7 @@ mod memory;
 mod ndarray;
 mod on_device;
 mod parallel;
+mod pieces;
 mod pinned;
 mod placement;
 mod prefetch;
@@ -48,6 +49,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<checkpoint::TensorSlice>()?;
     module.add_class::<spec::TensorSpec>()?;
     module.add_class::<parallel::Share>()?;
+    module.add_class::<pieces::Pieces>()?;
     module.add_function(wrap_pyfunction!(spec::on_device, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize_file, module)?)?;

@@ -102,22 +102,36 @@ impl<'a> Wanted<'a> {
         let mut ranges = Vec::new();
         for (number, request) in self.requests.iter_mut().enumerate() {
             let tensor = plan.tensor(request);
-            let name = tensor.name;
-            let Some(item) = given.get_item(name)? else {
+            let Some(item) = given.get_item(tensor.name)? else {
                 continue;
             };
-            let item = item.extract::<Filled<'_>>()?;
-            let spec = item.0.get();
-            check_given(&tensor, request, spec)
-                .map_err(|error| error::to_py(py, &error.with_tensor(name)))?;
-            request.dtype = Some(spec.dtype);
-            let range = (spec.data_ptr, spec.data_len as u64);
-            if self.given.add(py, number, item, targets)? {
-                ranges.push(range);
-            }
+            let range =
+                self.given
+                    .take(py, (number, request), &tensor, item.extract()?, targets)?;
+            ranges.extend(range);
         }
         refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
         Ok(self)
+    }
+
+    /// Requests, each into memory of the caller's.
+    pub(crate) fn filling(
+        py: Python<'_>,
+        checkpoint: &'a Checkpoint,
+        items: Vec<(Request, Filled<'_>)>,
+        targets: &Targets,
+    ) -> PyResult<Wanted<'a>> {
+        let plan = checkpoint.plan();
+        let mut wanted = Wanted::of(checkpoint, Vec::with_capacity(items.len()));
+        let mut ranges = Vec::new();
+        for (number, (mut request, item)) in items.into_iter().enumerate() {
+            let tensor = plan.tensor(&request);
+            let seat = (number, &mut request);
+            ranges.extend(wanted.given.take(py, seat, &tensor, item, targets)?);
+            wanted.requests.push(request);
+        }
+        refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
+        Ok(wanted)
     }
 
     /// The types of the tensors as they will be made.
@@ -218,7 +232,7 @@ impl<'a> Wanted<'a> {
 
 /// A tensor to fill, as the front end describes it: its memory, what keeps that alive, its framework, what copies a tensor to it,
 /// whether that is what is to be done, and the device that it is on, if it is not the host.
-type Filled<'py> = (
+pub(crate) type Filled<'py> = (
     Bound<'py, TensorSpec>,
     Py<PyAny>,
     String,
@@ -228,6 +242,23 @@ type Filled<'py> = (
 );
 
 impl Given {
+    /// Adds the tensor that request `number` is to fill; its bytes, where that is done in place.
+    fn take(
+        &mut self,
+        py: Python<'_>,
+        (number, request): (usize, &mut Request),
+        tensor: &TensorInfo<'_>,
+        item: Filled<'_>,
+        targets: &Targets,
+    ) -> PyResult<Option<(u64, u64)>> {
+        let spec = item.0.get();
+        check_given(tensor, request, spec)
+            .map_err(|error| error::to_py(py, &error.with_tensor(tensor.name)))?;
+        request.dtype = Some(spec.dtype);
+        let range = (spec.data_ptr, spec.data_len as u64);
+        Ok(self.add(py, number, item, targets)?.then_some(range))
+    }
+
     /// Adds the tensor of request `number`; whether it is to be filled in place.
     fn add(
         &mut self,

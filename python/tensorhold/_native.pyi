@@ -338,6 +338,21 @@ class Checkpoint:
     ) -> dict[str, Share]: ...
     def close(self) -> None: ...
 
+# Files that may hold pieces of the same tensors. A box is a file's number, a name, and for each
+# dimension the first position and the end; it goes to what comes at the same place of `into`, which
+# is described as for `Checkpoint.load`.
+@final
+class Pieces:
+    def __new__(cls, paths: Sequence[_StrPath]) -> Self: ...
+    def infos(self) -> list[list[TensorInfo]]: ...
+    def metadata(self) -> list[dict[str, str]]: ...
+    def fill(
+        self,
+        boxes: Sequence[tuple[int, str, Sequence[tuple[int, int]]]],
+        into: Sequence[tuple[TensorSpec, object, str, Callable[[Any], object], bool, str | None]],
+        threads: int | None,
+    ) -> TransferStats: ...
+
 # Of each dimension of a tensor the positions that a rank holds.
 @final
 class Share:

@@ -8,8 +8,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
@@ -18,6 +25,7 @@ from torch.distributed.tensor.parallel import (
 
 import tensorhold
 from tensorhold import parallel
+from tensorhold.dcp import StorageReader, StorageWriter
 
 RULES = {
     "layers.*.up": "colwise",
@@ -98,3 +106,88 @@ def refuse_other_worlds(rank: int, path: str) -> None:
         parallel.load(path, mesh={"tp": 3}, rules=RULES)
     held = parallel.load(path, mesh={"tp": 2}, rules=RULES)
     assert held["embedding.weight"].shape == ((7, 5), (6, 5))[dist.get_rank()]
+
+
+def divided_state(shape: tuple[int, int], blank: bool) -> dict[str, torch.Tensor]:
+    """Tensors that are divided in several ways, the same on any mesh."""
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("dp", "tp"))
+    torch.manual_seed(3)
+    ways = {
+        "rows": (torch.randn(7, 6), [Replicate(), Shard(0)]),
+        "columns": (torch.randn(7, 6), [Replicate(), Shard(1)]),
+        "both": (torch.randn(7, 6), [Shard(0), Shard(1)]),
+        "twice": (torch.arange(40).reshape(10, 4), [Shard(0), Shard(0)]),
+        "same": (torch.randn(5).bfloat16(), [Replicate(), Replicate()]),
+    }
+    made = {}
+    for name, (tensor, placements) in ways.items():
+        whole = torch.zeros_like(tensor) if blank else tensor
+        made[name] = distribute_tensor(whole, mesh, placements)
+    return made
+
+
+def _shape() -> tuple[int, int]:
+    return (2, dist.get_world_size() // 2)
+
+
+def save_divided(rank: int, path: str, by: str) -> None:
+    if by == "ours":
+        writer = StorageWriter(path, save_distributed=True)
+    else:
+        writer = HuggingFaceStorageWriter(path, save_distributed=True)
+    dcp.save(divided_state(_shape(), blank=False), storage_writer=writer)
+
+
+def load_resharded(rank: int, path: str, by: str) -> None:
+    expected = divided_state(_shape(), blank=False)
+    found = divided_state(_shape(), blank=True)
+    if by == "ours":
+        places = {name: tensor.to_local().data_ptr() for name, tensor in found.items()}
+        dcp.load(found, storage_reader=StorageReader(path))
+        assert places == {name: tensor.to_local().data_ptr() for name, tensor in found.items()}
+    else:
+        dcp.load(found, storage_reader=HuggingFaceStorageReader(path))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name].to_local(), tensor.to_local()), name
+
+
+def _trained(mesh, steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(4)
+    model = divided(Net(), mesh, "fsdp and tp")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(steps):
+        model(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def save_and_load_divided(rank: int, path: str) -> None:
+    mesh = init_device_mesh("cpu", _shape(), mesh_dim_names=("fsdp", "tp"))
+    model, optimizer = _trained(mesh, steps=2)
+    parts = get_state_dict(model, optimizer)
+    dcp.save(
+        {"model": parts[0], "optimizer": parts[1]},
+        storage_writer=StorageWriter(path, save_distributed=True),
+    )
+    other, other_optimizer = _trained(mesh, steps=1)
+    found = dict(zip(("model", "optimizer"), get_state_dict(other, other_optimizer), strict=True))
+    dcp.load(found, storage_reader=StorageReader(path))
+    set_state_dict(
+        other,
+        other_optimizer,
+        model_state_dict=found["model"],
+        optim_state_dict=found["optimizer"],
+    )
+    for one, two in ((model, optimizer), (other, other_optimizer)):
+        two.zero_grad()
+        one(torch.ones(2, 8)).sum().backward()
+        two.step()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one.to_local(), two.to_local())
+
+
+def save_async_and_load(rank: int, path: str) -> None:
+    state = divided_state(_shape(), blank=False)
+    dcp.async_save(state, storage_writer=StorageWriter(path, save_distributed=True)).result()
+    load_resharded(rank, path, "ours")

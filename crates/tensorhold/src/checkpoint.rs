@@ -68,7 +68,23 @@ impl Checkpoint {
             .map(|path| File::open(path.as_ref(), options))
             .collect();
         let files = files?;
-        let table = Table::of(&files)?;
+        let table = Table::of(&files, Repeated::Refused)?;
+        Ok(Checkpoint { files, table })
+    }
+
+    /// Opens several files that may hold pieces of the same tensors, each under the tensor's name, as those that ranks have written.
+    ///
+    /// Of a name in several files the first is [found](Checkpoint::find); [`tensor_in`](Checkpoint::tensor_in) finds all.
+    ///
+    /// # Errors
+    /// Those of [`File::open`].
+    pub fn open_pieces(paths: &[impl AsRef<Path>], options: &OpenOptions) -> Result<Checkpoint> {
+        let files: Result<Vec<File>> = paths
+            .iter()
+            .map(|path| File::open(path.as_ref(), options))
+            .collect();
+        let files = files?;
+        let table = Table::of(&files, Repeated::Allowed)?;
         Ok(Checkpoint { files, table })
     }
 
@@ -161,6 +177,31 @@ impl Checkpoint {
             Error::new(ErrorKind::TensorNotFound, "there is no such tensor")
                 .with_tensor(name)
                 .with_file(self.name())
+        })
+    }
+
+    /// The tensor, or the piece of it, that has this name in the file of this index.
+    ///
+    /// # Errors
+    /// `TensorNotFound`.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn tensor_in(&self, file_index: usize, name: &str) -> Result<Tensor<'_>> {
+        let file = &self.files[file_index];
+        let header = file.header();
+        let found = header.index_of(name).and_then(|index| {
+            Some(Tensor {
+                file,
+                file_index,
+                index,
+                info: header.tensor_at(index)?,
+            })
+        });
+        found.ok_or_else(|| {
+            Error::new(ErrorKind::TensorNotFound, "there is no such tensor")
+                .with_tensor(name)
+                .with_file(file.path().to_string_lossy())
         })
     }
 
@@ -419,8 +460,15 @@ struct Table {
     places: HashTable<(u32, u32)>,
 }
 
+/// Whether a name may be in several files.
+#[derive(Clone, Copy, PartialEq)]
+enum Repeated {
+    Refused,
+    Allowed,
+}
+
 impl Table {
-    fn of(files: &[File]) -> Result<Table> {
+    fn of(files: &[File], repeated: Repeated) -> Result<Table> {
         let hasher = DefaultHashBuilder::default();
         // One file has an index of its own.
         let n_tensors = match files {
@@ -431,13 +479,11 @@ impl Table {
         if files.len() > 1 {
             for (file_index, file) in (0u32..).zip(files) {
                 for (tensor_index, info) in (0u32..).zip(file.header().tensors()) {
-                    insert(
-                        &hasher,
-                        &mut places,
-                        files,
-                        info,
-                        (file_index, tensor_index),
-                    )?;
+                    let place = (file_index, tensor_index);
+                    let inserted = insert(&hasher, &mut places, files, info, place);
+                    if repeated == Repeated::Refused {
+                        inserted?;
+                    }
                 }
             }
         }
