@@ -47,6 +47,6 @@ pub use device::Device;
 pub use fetch::{DeviceView, Fetching, SlotFetch};
 pub use gds::{Storage, StorageFile};
 pub use queue::{CopyQueue, RawStream};
-pub use ring::{RingUsage, release_ring, ring_usage, set_ring_limit};
+pub use ring::{RingNeed, RingUsage, release_ring, ring_usage, set_ring_limit};
 pub use runtime::{Runtime, Vendor};
 pub use slot::Slot;

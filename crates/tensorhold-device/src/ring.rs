@@ -1,11 +1,14 @@
 //! The slots of the process: who has them, and how many there may be.
 
 mod growth;
+mod landing;
 mod limit;
+mod need;
 mod state;
 
 use std::ptr::NonNull;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tensorhold_core::{Error, ErrorKind, Result};
 
@@ -14,6 +17,8 @@ use crate::fork;
 use crate::slot::Slot;
 use crate::stream::Event;
 use state::State;
+
+pub use need::RingNeed;
 
 /// The bytes of a slot, and the event that its copies are known by.
 pub(crate) struct Memory {
@@ -62,6 +67,26 @@ fn wait(state: MutexGuard<'static, State>) -> MutexGuard<'static, State> {
     CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Between two questions whether to go on.
+const BETWEEN_QUESTIONS: Duration = Duration::from_millis(50);
+
+/// Waits for a while; asks whether to go on where it was long ago.
+fn wait_patiently(
+    state: MutexGuard<'static, State>,
+    asked: &mut Instant,
+    patience: &mut dyn FnMut() -> Result<()>,
+) -> Result<MutexGuard<'static, State>> {
+    let waited = CHANGED.wait_timeout(state, BETWEEN_QUESTIONS);
+    let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+    if asked.elapsed() < BETWEEN_QUESTIONS {
+        return Ok(state);
+    }
+    drop(state);
+    patience()?;
+    *asked = Instant::now();
+    Ok(lock())
+}
+
 /// How much memory the ring has. In a child of a process that has used devices, whose ring is not touched, it has none.
 #[must_use]
 pub fn ring_usage() -> RingUsage {
@@ -106,13 +131,17 @@ pub fn release_ring() -> u64 {
     unused.size_bytes()
 }
 
-/// A slot's memory, whose copies have all happened.
+/// Asked now and then whether to go on waiting; what it returns as an error ends the wait.
+pub(crate) type Patience<'a> = &'a mut dyn FnMut() -> Result<()>;
+
+/// A slot's memory, whose copies have all happened. `patience` is asked while it waits; without it, the wait is asleep.
 ///
 /// # Errors
-/// As [`Slot::take`].
-pub(crate) fn take(device: Device) -> Result<Memory> {
+/// As [`Slot::take_while`].
+pub(crate) fn take(device: Device, mut patience: Option<Patience<'_>>) -> Result<Memory> {
     fork::enter()?;
     let mut state = lock();
+    let mut asked = Instant::now();
     loop {
         if let Some(memory) = state.lend(device) {
             return Ok(memory);
@@ -127,12 +156,15 @@ pub(crate) fn take(device: Device) -> Result<Memory> {
         }
         if let Some(memory) = state.lend_flying() {
             drop(state);
-            return landed(memory);
+            return landing::landed(memory, patience);
         }
         if !state.is_growing && state.n_lent == 0 {
             return Err(no_slot());
         }
-        state = wait(state);
+        state = match &mut patience {
+            None => wait(state),
+            Some(patience) => wait_patiently(state, &mut asked, patience)?,
+        };
     }
 }
 
@@ -153,17 +185,6 @@ pub(crate) fn try_take(device: Device) -> Result<Option<Memory>> {
     Ok(lent)
 }
 
-/// The memory, when its copies have happened.
-fn landed(memory: Memory) -> Result<Memory> {
-    match memory.event.as_ref().map_or(Ok(()), Event::wait) {
-        Ok(()) => Ok(memory),
-        Err(error) => {
-            lose(memory);
-            Err(error)
-        }
-    }
-}
-
 /// Takes memory back from who has filled nothing, or whose copies have all happened.
 pub(crate) fn give(memory: Memory) {
     let mut state = lock();
@@ -182,10 +203,20 @@ pub(crate) fn fly(memory: Memory) {
     CHANGED.notify_all();
 }
 
+/// The same of what was under way for longer than all others.
+fn fly_first(memory: Memory) {
+    let mut state = lock();
+    state.n_lent -= 1;
+    state.flying.push_front(memory);
+    drop(state);
+    CHANGED.notify_all();
+}
+
 /// Takes memory back of which nobody can say that its copies have happened: it is never used again, nor unpinned.
 pub(crate) fn lose(memory: Memory) {
     let mut state = lock();
     state.n_lent -= 1;
+    state.n_lost += 1;
     drop(state);
     CHANGED.notify_all();
     // A destroyed event would be one more thing that the device may still write to.

@@ -37,12 +37,15 @@ impl Slot {
     /// `InvalidArgument` if `TENSORHOLD_PINNED_MB` is no number; `NoMemory` where the host has none; `Device` as the
     /// runtime says, or after a fork.
     pub fn take(device: Device) -> Result<Slot> {
-        let mut slot = Slot {
-            memory: Some(ring::take(device)?),
-            is_under_way: None,
-        };
-        slot.prepare(device)?;
-        Ok(slot)
+        Slot::over(ring::take(device, None)?, device)
+    }
+
+    /// A slot as [`take`](Slot::take) gives it; while it waits, it asks `patience` some times a second whether to go on.
+    ///
+    /// # Errors
+    /// Those of [`take`](Slot::take) and of `patience`.
+    pub fn take_while(device: Device, patience: &mut dyn FnMut() -> Result<()>) -> Result<Slot> {
+        Slot::over(ring::take(device, Some(patience))?, device)
     }
 
     /// A slot as [`take`](Slot::take) gives it, where that needs no waiting: for who has a slot already. The ring may grow
@@ -51,15 +54,17 @@ impl Slot {
     /// # Errors
     /// Those of [`take`](Slot::take).
     pub fn try_take(device: Device) -> Result<Option<Slot>> {
-        let Some(memory) = ring::try_take(device)? else {
-            return Ok(None);
-        };
+        let memory = ring::try_take(device)?;
+        memory.map(|memory| Slot::over(memory, device)).transpose()
+    }
+
+    fn over(memory: Memory, device: Device) -> Result<Slot> {
         let mut slot = Slot {
             memory: Some(memory),
             is_under_way: None,
         };
         slot.prepare(device)?;
-        Ok(Some(slot))
+        Ok(slot)
     }
 
     /// Submits `copies` to one of the lanes of `queue`, and gives the slot back to the ring, which uses it again when they have

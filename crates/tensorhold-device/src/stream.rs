@@ -83,8 +83,11 @@ impl Event {
         self.handle
     }
 
-    /// Whether what was recorded last has happened; `false` where nobody can say so.
-    pub(crate) fn has_happened(&self) -> bool {
+    /// Whether what was recorded last has happened.
+    ///
+    /// # Errors
+    /// As the runtime says: then nobody knows.
+    pub(crate) fn query(&self) -> Result<bool> {
         let handle = self.handle;
         self.device
             // SAFETY: the event is alive.
@@ -92,7 +95,11 @@ impl Event {
                 Err(failure) if failure.status == sys::NOT_READY => Ok(false),
                 asked => asked.map(|()| true),
             })
-            .unwrap_or(false)
+    }
+
+    /// The same; `false` where nobody can say so.
+    pub(crate) fn has_happened(&self) -> bool {
+        self.query().unwrap_or(false)
     }
 
     /// Waits, asleep, until what was recorded last has happened.

@@ -14,9 +14,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Double, Held, on_doubles, pattern};
-use tensorhold_core::ErrorKind;
+use tensorhold_core::{Error, ErrorKind};
 use tensorhold_device::{
-    CopyQueue, DevicePart, Slot, SlotCopy, release_ring, ring_usage, set_ring_limit,
+    CopyQueue, Device, DevicePart, RingNeed, Slot, SlotCopy, release_ring, ring_usage,
+    set_ring_limit,
 };
 
 const MIB: u64 = 1 << 20;
@@ -38,6 +39,19 @@ fn send(slot: Slot, queue: &CopyQueue, part: &DevicePart) {
         at: 0,
     };
     slot.send(queue, 0, &[copy]).unwrap();
+}
+
+/// The error of who is asked twice whether to go on waiting for a slot.
+fn give_up(device: Device) -> Error {
+    let mut n_left = 2;
+    let taken = Slot::take_while(device, &mut || {
+        n_left -= 1;
+        match n_left {
+            0 => Err(Error::new(ErrorKind::Interrupted, "enough")),
+            _ => Ok(()),
+        }
+    });
+    taken.unwrap_err()
 }
 
 /// Waits for what another thread does, for as long as a slow machine may take.
@@ -162,6 +176,51 @@ on_doubles! {
             drop(slot);
             assert!(is_taken.recv().unwrap());
         });
+        double.assert_clean();
+    }
+
+    fn the_ring_grows_no_larger_than_those_need_who_say_so(double, "") {
+        let queue = queue(double);
+        let need = RingNeed::new(20 * MIB);
+        let mut slots: Vec<_> = (0..3).map(|_| Slot::take(queue.device()).unwrap()).collect();
+        assert_eq!(ring_usage().pinned_bytes, 24 * MIB);
+        assert!(Slot::try_take(queue.device()).unwrap().is_none());
+        assert_eq!(ring_usage().pinned_bytes, 24 * MIB);
+        let other = RingNeed::new(1);
+        slots.push(Slot::take(queue.device()).unwrap());
+        assert_eq!(ring_usage().pinned_bytes, 32 * MIB);
+        // Nobody says any more how much it is.
+        drop((need, other));
+        slots.push(Slot::take(queue.device()).unwrap());
+        assert_eq!(ring_usage().pinned_bytes, 96 * MIB);
+        drop((slots, queue));
+        double.assert_clean();
+    }
+
+    fn who_waits_for_copies_may_give_up(double, "held=1,scribble=1") {
+        set_ring_limit(8 * MIB);
+        let queue = queue(double);
+        let part = part(&queue);
+        let mut slot = Slot::take(queue.device()).unwrap();
+        slot[..1000].copy_from_slice(&pattern(3, 1000));
+        send(slot, &queue, &part);
+        {
+            let _held = Held(double);
+            assert_eq!(give_up(queue.device()).message(), "enough");
+            assert_eq!(ring_usage().in_use_bytes, 8 * MIB);
+        }
+        let slot = Slot::take_while(queue.device(), &mut || Ok(())).unwrap();
+        assert_eq!(double.read(part.address(), 1000), pattern(3, 1000));
+        drop((slot, part, queue));
+        double.assert_clean();
+    }
+
+    fn who_waits_for_other_threads_may_give_up(double, "") {
+        set_ring_limit(8 * MIB);
+        let slot = Slot::take(double.device(0)).unwrap();
+        assert_eq!(give_up(double.device(0)).message(), "enough");
+        drop(slot);
+        drop(Slot::take(double.device(0)).unwrap());
         double.assert_clean();
     }
 

@@ -18,6 +18,10 @@ pub(super) struct State {
     pub(super) flying: VecDeque<Memory>,
     /// How many are in the hands of threads.
     pub(super) n_lent: usize,
+    /// How many are never used again.
+    pub(super) n_lost: usize,
+    /// How many slots each needs who says so.
+    pub(super) needs: Vec<usize>,
     /// Whether a thread makes a segment just now.
     pub(super) is_growing: bool,
     /// Whether no more can be pinned, as far as is known.
@@ -48,6 +52,8 @@ impl State {
             free: Vec::new(),
             flying: VecDeque::new(),
             n_lent: 0,
+            n_lost: 0,
+            needs: Vec::new(),
             is_growing: false,
             is_stuck: false,
             peak_slots: 0,
@@ -116,7 +122,17 @@ impl State {
         if self.is_growing || (self.is_stuck && !self.is_empty()) {
             return 0;
         }
-        self.room(limit_bytes).min(limit::SEGMENT_SLOTS)
+        let room = self.room(limit_bytes).min(limit::SEGMENT_SLOTS);
+        match self.needs.is_empty() {
+            true => room,
+            false => {
+                let needed = self
+                    .needs
+                    .iter()
+                    .fold(0_usize, |sum, &need| sum.saturating_add(need));
+                room.min(needed.saturating_sub(self.n_slots() - self.n_lost))
+            }
+        }
     }
 
     /// How many slots fit under the limit.
