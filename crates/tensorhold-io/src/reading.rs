@@ -155,6 +155,16 @@ impl Reading {
         }
     }
 
+    /// The same for memory that is copied from at once, as by a device: what was read is left in the processor's caches.
+    #[must_use]
+    pub fn passed_on(mut self) -> Reading {
+        self.method = match self.method {
+            Method::Copied(warm) => Method::Copied(warm.passed_on()),
+            method => method,
+        };
+        self
+    }
+
     /// How it reads at the moment: where the system refuses a way only when it is used, this changes.
     #[must_use]
     pub fn way(&self) -> Way {

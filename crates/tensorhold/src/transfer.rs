@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tensorhold_core::{ByteRange, Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
-use tensorhold_device::Slot;
+use tensorhold_device::{CopyQueue, RingNeed, Slot};
 use tensorhold_io::{Wanted, Way};
 use tensorhold_quant::can_cast;
 
@@ -173,17 +173,20 @@ impl Transfer {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
         refuse_casts(&plan)?;
         let wanted = wanted(&plan);
+        let staged_bytes = staged_bytes(&plan, &given, promised);
+        let is_passed_on = staged_bytes > plan.size_bytes() / 2;
         let gds = Arc::default();
         let origins: Vec<Origin> = files
             .iter()
             .zip(&wanted)
-            .map(|(file, &wanted)| file.origin(wanted, &gds))
+            .map(|(file, &wanted)| match file.origin(wanted, &gds) {
+                origin if is_passed_on => origin.passed_on(),
+                origin => origin,
+            })
             .collect();
-        let goes_through_slots =
-            !promised.is_empty() || given.iter().any(|(_, memory)| memory.is_device());
-        let tasks = plan.tasks(|file| match cut_for(origins[file].way()) {
-            cut if goes_through_slots => fit_slots(cut),
-            cut => cut,
+        let tasks = plan.tasks(|file| match &origins[file] {
+            origin if staged_bytes > 0 => cut_for_slots(origin),
+            origin => cut_for(origin.way()),
         })?;
         let n_workers = n_workers(&origins, &wanted, &tasks, options);
         let n_stretches = match origins.iter().any(Origin::wants_contiguous) {
@@ -198,6 +201,7 @@ impl Transfer {
             origins,
             exchange,
             counters: Counters::start(),
+            _need: need(staged_bytes, n_workers),
         });
         Ok(Transfer {
             own: Mutex::new(Worker::new(Arc::clone(&shared), 0)),
@@ -341,13 +345,29 @@ const _: () = assert!(PIECE_BYTES <= Slot::BYTES as u64);
 /// What is cast becomes at most so many times as large.
 const MOST_GROWTH: u64 = 8;
 
-/// The same with pieces that fit into a slot when they are cast: those come by way of a window.
-fn fit_slots(cut: Cut) -> Cut {
-    let window_bytes = cut.window_bytes.min(Slot::BYTES as u64 / MOST_GROWTH);
+/// What is copied on from the processor's caches: as many pieces of this size as are under way have room in them.
+const PASSED_ON_BYTES: u64 = 2 << 20;
+
+/// How what goes to devices is best cut: what is cast, which comes by way of a window, fits into a slot afterwards.
+fn cut_for_slots(origin: &Origin) -> Cut {
+    let cut = cut_for(origin.way());
     Cut {
-        window_bytes,
+        window_bytes: cut.window_bytes.min(Slot::BYTES as u64 / MOST_GROWTH),
+        piece_bytes: match origin.uses_caches() {
+            true => cut.piece_bytes.min(PASSED_ON_BYTES),
+            false => cut.piece_bytes,
+        },
         ..cut
     }
+}
+
+/// Copies that keep a device busy: on each stream one under way, and one behind it.
+const N_FLYING: usize = 2 * CopyQueue::N_LANES;
+
+/// Keeps the ring as small as is enough for what goes to devices: more slots would take the caches from each other.
+fn need(staged_bytes: u64, n_workers: usize) -> Option<RingNeed> {
+    let enough_bytes = (n_workers + N_FLYING) as u64 * Slot::BYTES as u64;
+    (staged_bytes > 0).then(|| RingNeed::new(staged_bytes.min(enough_bytes)))
 }
 
 /// How what is read in this way is best cut.
@@ -371,6 +391,14 @@ pub(crate) fn cut_for(way: Way) -> Cut {
             max_gap_bytes: 64 << 10,
         },
     }
+}
+
+/// How many bytes go to devices.
+fn staged_bytes(plan: &LoadPlan, given: &Numbered, promised: &[usize]) -> u64 {
+    let given = given.iter().filter(|(_, memory)| memory.is_device());
+    let given = given.map(|(_, memory)| memory.len() as u64);
+    let promised = promised.iter().map(|&number| plan.buffers()[number]);
+    given.chain(promised).sum()
 }
 
 fn refuse_casts(plan: &LoadPlan) -> Result<()> {

@@ -22,6 +22,7 @@ use tensorhold::{
     Memory, Numbered, OpenOptions, Packer, Packing, Request, Result, SaveOptions, Selection,
     TensorSpec, Transfer, TransferOptions, save_file,
 };
+use tensorhold_device::{Slot, ring_usage, set_ring_limit};
 
 const PACKING: Packing = Packing {
     alignment: 256,
@@ -245,5 +246,41 @@ on_doubles! {
             }
             println!("{function}: {n_failed} of 5 loads failed");
         }
+    }
+
+    fn a_load_that_waits_for_a_slot_can_be_cancelled(double, "devices=2") {
+        let wants = [Want { n_rows: 2000, n_columns: 2000, step: 1, is_cast: false, device: Some(0) }];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        write(&path, &wants);
+        let checkpoint = open(&path, Backend::Auto);
+        let queues = queues(double);
+        let (plan, given) = plan(&checkpoint, &wants, &queues).unwrap();
+        set_ring_limit(0);
+        // The only one there is.
+        let slot = Slot::take(queues[0].device()).unwrap();
+        let options = TransferOptions { n_threads: Some(2), memory_limit: None };
+        let transfer = Transfer::start(plan, checkpoint.files(), given, options).unwrap();
+        transfer.cancel();
+        assert_eq!(transfer.next().unwrap_err().kind(), ErrorKind::Closed);
+        drop((transfer, slot, queues));
+        double.assert_clean();
+    }
+
+    fn no_more_is_pinned_than_a_load_is_large(double, "devices=2,delay_us=100") {
+        let want = Want { n_rows: 100, n_columns: 100, step: 1, is_cast: false, device: Some(0) };
+        let wants = vec![want; 500];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        write(&path, &wants);
+        let checkpoint = open(&path, Backend::Auto);
+        let queues = queues(double);
+        for n_threads in [1, 4] {
+            load(&checkpoint, &wants, &queues, n_threads).unwrap();
+            // They are 10 MB.
+            assert_eq!(ring_usage().pinned_bytes, 16 << 20);
+        }
+        drop(queues);
+        double.assert_clean();
     }
 }

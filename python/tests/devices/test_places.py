@@ -233,3 +233,12 @@ def test_a_failing_load_leaves_the_tensors_to_fill(
         with pytest.raises(tensorhold.SafetensorError):
             checkpoint.load(into={"a": into})
     assert into.shape == (8_000_000,)
+
+
+def test_a_small_model_pins_no_more_than_a_slot(device: str) -> None:
+    tensors = {f"layers.{n}": torch.full((64, 64), float(n)) for n in range(100)}
+    tensorhold.save(tensors, "small.safetensors")
+    with tensorhold.open("small.safetensors", device=device) as checkpoint:
+        loaded = checkpoint.load()
+    assert all(torch.equal(loaded[name].cpu(), tensor) for name, tensor in tensors.items())
+    assert tensorhold.pinned_memory().pinned_bytes == 8 << 20

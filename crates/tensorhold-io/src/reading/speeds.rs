@@ -9,6 +9,8 @@ const N_TRIALS: usize = 3;
 /// The best time of each of `N` ways so far.
 #[derive(Debug)]
 pub(super) struct Speeds<const N: usize> {
+    /// Only the first ones are tried.
+    n_ways: usize,
     n_begun: AtomicUsize,
     ps_per_byte: [AtomicU64; N],
 }
@@ -29,6 +31,7 @@ impl Trial {
 impl<const N: usize> Default for Speeds<N> {
     fn default() -> Speeds<N> {
         Speeds {
+            n_ways: N,
             n_begun: AtomicUsize::new(0),
             ps_per_byte: [const { AtomicU64::new(u64::MAX) }; N],
         }
@@ -36,16 +39,25 @@ impl<const N: usize> Default for Speeds<N> {
 }
 
 impl<const N: usize> Speeds<N> {
+    /// The same of the first `n_ways` only.
+    pub(super) fn of_first(n_ways: usize) -> Speeds<N> {
+        Speeds {
+            n_ways,
+            ..Speeds::default()
+        }
+    }
+
     /// Each in turn, and then the fastest; the first of those that are.
     pub(super) fn next(&self) -> Trial {
         let number = self.n_begun.fetch_add(1, Ordering::Relaxed);
-        if number < N * N_TRIALS {
+        if number < self.n_ways * N_TRIALS {
             return Trial {
-                index: number % N,
+                index: number % self.n_ways,
                 is_recorded: true,
             };
         }
-        let best = (0..N).min_by_key(|index| self.ps_per_byte[*index].load(Ordering::Relaxed));
+        let best =
+            (0..self.n_ways).min_by_key(|index| self.ps_per_byte[*index].load(Ordering::Relaxed));
         Trial {
             index: best.unwrap_or(0),
             is_recorded: false,
@@ -79,6 +91,13 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(speeds.next().index(), 2);
         }
+    }
+
+    #[test]
+    fn what_is_not_to_be_tried_never_is() {
+        let speeds = Speeds::<3>::of_first(2);
+        let tried = std::iter::repeat_with(|| speeds.next().index());
+        assert!(tried.take(100).all(|index| index < 2));
     }
 
     #[test]

@@ -10,8 +10,8 @@
 use std::ptr;
 
 use tensorhold_core::Result;
-use tensorhold_device::{CopyQueue, DeviceView, Fetching, Slot, SlotFetch};
-use tensorhold_io::Writer;
+use tensorhold_device::{CopyQueue, DeviceView, Fetching, RingNeed, Slot, SlotFetch};
+use tensorhold_io::{Writer, check_interrupt};
 
 use super::parallel::Content;
 
@@ -59,7 +59,7 @@ impl<'a> Arriving<'a> {
         };
         let device = first.view.queue().device();
         let slot = match patience {
-            Patience::Waits => Some(Slot::take(device)?),
+            Patience::Waits => Some(Slot::take_while(device, &mut check_interrupt)?),
             Patience::None => Slot::try_take(device)?,
         };
         let Some(mut slot) = slot else {
@@ -142,6 +142,7 @@ pub(crate) struct Pieces<'a>(pub(crate) DeviceView<'a>);
 impl Pieces<'_> {
     /// Hands them to `put`, one after the other.
     pub(crate) fn for_each(&self, mut put: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let _need = RingNeed::new(self.0.len() as u64);
         let mut writes = 0..self.0.len().div_ceil(Slot::BYTES) as u64;
         for_each_write(
             self,

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tensorhold_core::{ByteRange, Error, Layout, Origin, Result, SavePart, SavePlan, Sink};
-use tensorhold_device::SlotFetch;
+use tensorhold_device::{RingNeed, SlotFetch};
 use tensorhold_io::{AtomicFile, Writer, check_interrupt};
 
 use super::arriving::{Arriving, Patience, for_each_write};
@@ -38,6 +38,8 @@ pub(super) struct Live<'a> {
     plan: &'a SavePlan,
     tensors: &'a [TensorView<'a>],
     is_on_devices: bool,
+    /// Keeps the ring as small as what is on devices.
+    _need: Option<RingNeed>,
 }
 
 impl<'a> Live<'a> {
@@ -46,11 +48,14 @@ impl<'a> Live<'a> {
         plan: &'a SavePlan,
         tensors: &'a [TensorView<'a>],
     ) -> Live<'a> {
+        let on_devices = tensors.iter().filter(|tensor| tensor.data.is_on_device());
+        let device_bytes: u64 = on_devices.map(|tensor| tensor.data.len() as u64).sum();
         Live {
             layout,
             plan,
             tensors,
-            is_on_devices: tensors.iter().any(|tensor| tensor.data.is_on_device()),
+            is_on_devices: device_bytes > 0,
+            _need: (device_bytes > 0).then(|| RingNeed::new(device_bytes)),
         }
     }
 

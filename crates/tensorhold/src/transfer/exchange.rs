@@ -209,6 +209,17 @@ impl Exchange {
         self.end(self.lock(), End::Cancelled);
     }
 
+    /// Asks whether the transfer goes on.
+    ///
+    /// # Errors
+    /// `Closed` if it has ended.
+    pub fn check(&self) -> Result<()> {
+        match self.lock().end {
+            None => Ok(()),
+            Some(_) => Err(ended()),
+        }
+    }
+
     /// A buffer that is ready, if there is one now.
     pub fn poll(&self) -> Result<Option<(usize, Memory)>> {
         let mut state = self.lock();

@@ -21,6 +21,15 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    /// The same for memory that is copied from at once.
+    pub fn passed_on(self) -> Origin {
+        match self {
+            Origin::Reading(reading) => Origin::Reading(reading.passed_on()),
+            Origin::Gds(reading, file) => Origin::Gds(reading.passed_on(), file),
+            map @ Origin::Map(_) => map,
+        }
+    }
+
     pub fn source(&self) -> &dyn Source {
         match self {
             Origin::Reading(reading) | Origin::Gds(reading, _) => reading,
@@ -33,6 +42,11 @@ impl Origin {
             Origin::Reading(reading) | Origin::Gds(reading, _) => reading.way(),
             Origin::Map(_) => Way::Mapped,
         }
+    }
+
+    /// Whether what is read comes to memory by way of the processor's caches.
+    pub fn uses_caches(&self) -> bool {
+        !matches!(self, Origin::Gds(..)) && self.way() != Way::Direct
     }
 
     /// How many threads should read it at once on a machine of `n_cores`.
@@ -59,7 +73,7 @@ impl Origin {
         &self,
         position: u64,
         part: &DevicePart,
-        hand: Hand,
+        hand: Hand<'_>,
     ) -> Result<bool> {
         let Origin::Gds(_, file) = self else {
             return Ok(false);

@@ -5,6 +5,9 @@ use std::ptr;
 use tensorhold_core::{Piece, Result};
 use tensorhold_device::{CopyQueue, DevicePart, Slot, SlotCopy};
 
+use super::exchange::Exchange;
+use super::sync::check_interrupt;
+
 /// Parts that lie less than this behind each other on the device keep their distance in a slot, so that one copy carries them.
 const NEAR_BYTES: usize = 256;
 
@@ -13,19 +16,21 @@ const ALIGNMENT: usize = 64;
 
 /// Who sends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hand {
+pub(super) struct Hand<'a> {
     /// The stream to take.
     pub lane: usize,
     /// Whether the thread is the engine's own, so that its current device is nobody else's.
     pub is_own_thread: bool,
+    /// Where it is known whether what is sent is still wanted.
+    pub exchange: &'a Exchange,
 }
 
 /// Sends `pieces` to the parts of devices that they belong to, once `fill` has put their bytes into the memory it is given.
 ///
 /// # Errors
-/// Those of `fill`, and of [`Device::select`](tensorhold_device::Device::select), [`Slot::take`] and [`Slot::send`].
+/// Those of `fill`, and of [`Device::select`](tensorhold_device::Device::select), [`Slot::take_while`] and [`Slot::send`].
 pub(super) fn send<'a>(
-    hand: Hand,
+    hand: Hand<'a>,
     mut pieces: Vec<(&'a Piece, &'a DevicePart)>,
     fill: &mut dyn FnMut(&Piece, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
@@ -38,7 +43,7 @@ pub(super) fn send<'a>(
         }
         let mut staged = Staged {
             queue,
-            lane: hand.lane,
+            hand,
             slot: None,
             copies: Vec::with_capacity(of_one.len()),
         };
@@ -53,7 +58,7 @@ pub(super) fn send<'a>(
 /// A slot that is being filled.
 struct Staged<'a> {
     queue: &'a CopyQueue,
-    lane: usize,
+    hand: Hand<'a>,
     slot: Option<Slot>,
     copies: Vec<SlotCopy<'a>>,
 }
@@ -73,7 +78,7 @@ impl<'a> Staged<'a> {
         });
         let slot = match &mut self.slot {
             Some(slot) => slot,
-            none => none.insert(Slot::take(self.queue.device())?),
+            none => none.insert(take(self.queue, self.hand.exchange)?),
         };
         Ok(&mut slot[start..end])
     }
@@ -94,8 +99,16 @@ impl<'a> Staged<'a> {
     fn send(&mut self) -> Result<()> {
         let copies = std::mem::take(&mut self.copies);
         match self.slot.take() {
-            Some(slot) => slot.send(self.queue, self.lane, &copies),
+            Some(slot) => slot.send(self.queue, self.hand.lane, &copies),
             None => Ok(()),
         }
     }
+}
+
+/// A slot, as long as the transfer goes on.
+fn take(queue: &CopyQueue, exchange: &Exchange) -> Result<Slot> {
+    Slot::take_while(queue.device(), &mut || {
+        check_interrupt()?;
+        exchange.check()
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
-use tensorhold_device::{CopyQueue, DevicePart};
+use tensorhold_device::{CopyQueue, DevicePart, RingNeed};
 use tensorhold_io::{Buffer, fetch};
 use tensorhold_quant::cast;
 
@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub origins: Vec<Origin>,
     pub exchange: Exchange,
     pub counters: Counters,
+    /// Keeps the ring as small as the transfer is.
+    pub _need: Option<RingNeed>,
 }
 
 /// One pair of hands.
@@ -109,7 +111,7 @@ impl Worker {
         let origin = &shared.origins[task.extent.file];
         let source = origin.source();
         let range = task.extent.range;
-        let hand = self.hand();
+        let hand = self.hand(&shared.exchange);
         if let (
             [
                 piece @ Piece {
@@ -146,10 +148,11 @@ impl Worker {
     }
 
     /// The streams to devices are shared out among the workers. The first worker is the consumer.
-    fn hand(&self) -> Hand {
+    fn hand<'a>(&self, exchange: &'a Exchange) -> Hand<'a> {
         Hand {
             lane: self.number % CopyQueue::N_LANES,
             is_own_thread: self.number > 0,
+            exchange,
         }
     }
 
@@ -221,7 +224,7 @@ impl<'a> Window<'a> {
     }
 
     /// Puts the pieces in their places.
-    fn take_apart(&mut self, hand: Hand, pieces: &[Piece], places: &mut [Place]) -> Result<()> {
+    fn take_apart(&mut self, hand: Hand<'_>, pieces: &[Piece], places: &mut [Place]) -> Result<()> {
         let mut to_devices: Vec<(&Piece, &DevicePart)> = Vec::new();
         for (piece, place) in pieces.iter().zip(places) {
             match place.by_kind() {
