@@ -101,7 +101,7 @@ enum Base {
 impl Target {
     /// The way to device number `ordinal`; `None` where PyTorch is to move tensors there, or to say that it cannot.
     fn of(py: Python<'_>, ordinal: usize) -> PyResult<Option<Target>> {
-        let is_named = std::env::var_os(RUNTIME).is_some();
+        let is_named = is_runtime_named();
         if !is_named && !has_cuda(py)? {
             return Ok(None);
         }
@@ -267,6 +267,11 @@ impl Target {
         let stream = cuda.call_method1(intern!(py, "current_stream"), (&self.name,))?;
         stream.getattr(intern!(py, "cuda_stream"))?.extract()
     }
+}
+
+/// Whether the user says which library is the runtime: then no other way is right where that one fails.
+pub(crate) fn is_runtime_named() -> bool {
+    std::env::var_os(RUNTIME).is_some()
 }
 
 fn has_cuda(py: Python<'_>) -> PyResult<bool> {

@@ -10,6 +10,7 @@ use crate::collector::Paused;
 use crate::dlpack::{self, DataType, Dims, Exchange};
 use crate::error;
 use crate::memory::Memory;
+use crate::on_device::is_runtime_named;
 use crate::spec::{OnDevice, TensorSpec};
 
 /// What this process's PyTorch offers.
@@ -195,11 +196,15 @@ pub(crate) fn torch_stream(py: Python<'_>, ordinal: usize) -> PyResult<Option<Ra
         // The double knows nothing of PyTorch's devices.
         Ok(runtime) if runtime.is_double() => return Ok(None),
         Ok(runtime) => runtime,
+        Err(error) if is_runtime_named() => return Err(error::to_py(py, &error)),
         // PyTorch copies to the host then.
         Err(_) => return Ok(None),
     };
-    if runtime.device(ordinal).is_err() {
-        return Ok(None);
+    if let Err(error) = runtime.device(ordinal) {
+        return match is_runtime_named() {
+            true => Err(error::to_py(py, &error)),
+            false => Ok(None),
+        };
     }
     let cuda = py.import("torch")?.getattr(intern!(py, "cuda"))?;
     let stream = cuda.call_method1(intern!(py, "current_stream"), (ordinal,))?;

@@ -66,6 +66,18 @@ for _ in range(2):
     assert "TENSORHOLD_RUNTIME" in printed
 
 
+def test_a_save_says_that_the_runtime_is_a_wrong_one() -> None:
+    program = """
+from tensorhold._native import torch_stream
+try:
+    torch_stream(0)
+except DeviceError as error:
+    print(error)
+"""
+    printed = run(program, TENSORHOLD_RUNTIME="/nowhere/libcudart.so")
+    assert "TENSORHOLD_RUNTIME" in printed
+
+
 def test_a_library_that_is_no_runtime_is_refused() -> None:
     library = str(tensorhold._native.__file__)
     printed = run(
