@@ -85,6 +85,7 @@ CANDIDATE = f"safetensors {_CANDIDATE}"
 CANDIDATE_PREAD = f"{CANDIDATE}, pread"
 FASTSAFETENSORS = "fastsafetensors"
 RUNAI = "run:ai"
+INSTANT = "InstantTensor"
 
 LOADERS: dict[str, Callable[[], Load]] = {
     CLONE: _mapped_and_cloned,

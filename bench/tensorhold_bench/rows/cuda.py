@@ -17,6 +17,7 @@ from tensorhold_bench.cache import Cache
 from tensorhold_bench.loaders import (
     CANDIDATE,
     FASTSAFETENSORS,
+    INSTANT,
     RUNAI,
     fastsafetensors,
     use_candidate,
@@ -25,7 +26,6 @@ from tensorhold_bench.places import CUDA
 from tensorhold_bench.row import BARE, OURS, PEER, Row, Work, add
 
 DEVICE = "cuda:0"
-INSTANT = "InstantTensor"
 N_RANKS, RANK = 8, 3
 
 Tensors = dict[str, Any]
