@@ -11,6 +11,7 @@
 mod diff;
 mod inspect;
 mod output;
+mod plan;
 mod progress;
 mod reshard;
 mod verify;
@@ -46,6 +47,7 @@ struct Arguments {
 enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Plan(plan::Plan),
     Shard(reshard::Shard),
     Merge(reshard::Merge),
     Diff(diff::Diff),
@@ -66,6 +68,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
     let done = match command {
         Command::Inspect(inspect) => inspect.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Shard(shard) => shard.run(),
         Command::Merge(merge) => merge.run(),
         Command::Diff(diff) => diff.run(),

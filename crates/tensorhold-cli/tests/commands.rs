@@ -465,3 +465,76 @@ fn a_screen_of_modules_says_what_it_leaves_out() {
         "… 1 module closed: `--all` shows all",
     );
 }
+
+#[test]
+fn plan_says_what_each_rank_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    let mesh = ["plan", &path, "--mesh", "pp=2,tp=2"];
+    let rules = ["--rule", "layers=stages", "--rule", "layers.*.q=colwise"];
+    let (code, shown) = run(&[&mesh[..], &rules].concat());
+    assert_eq!(code, 0, "{shown}");
+    assert!(
+        shown.contains("9 tensors, 2.18 kB in 1 file; 4 ranks in pp=2,tp=2"),
+        "{shown}"
+    );
+    let last = "  rank    3  pp 1, tp 1                      5 tensors  holds    1.74 kB  reads    2.18 kB of 1 file";
+    assert!(shown.contains(last), "{shown}");
+
+    let (code, shown) = run(&[&mesh[..], &rules, &["--rank", "3", "--json"]].concat());
+    assert_eq!(code, 0);
+    let tensors: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(tensors[1]["name"], "layers.2.q.bias");
+    assert_eq!(tensors[1]["ranges"], serde_json::json!([[[4, 8]]]));
+    assert_eq!(
+        tensors[1]["placements"],
+        serde_json::json!(["Replicate()", "Shard(-1)"])
+    );
+
+    let file = folder.path().join("rules.json");
+    fs::write(
+        &file,
+        r#"{"layers": "stages", "layers.*.q": {"tp": "Shard(0)"}}"#,
+    )
+    .unwrap();
+    let by_file = run(&[&mesh[..], &["--rules", file.to_str().unwrap()]].concat());
+    assert_eq!(by_file.0, 0);
+    assert!(by_file.1.contains(last));
+}
+
+#[test]
+fn plan_refuses_rules_that_do_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    for (arguments, message) in [
+        (
+            ["tp=2", "layer.*.q=colwise"],
+            "rule `layer.*.q` names no tensor",
+        ),
+        (
+            ["tp=2", "layers.*.q=sideways"],
+            "`sideways` is no style of parallelism and no placement",
+        ),
+        (["tp=2", "layers.*.q"], "rule `layers.*.q` has no `=`"),
+        (
+            ["tp=2", "embed@cp=colwise"],
+            "rule `embed` is for axis `cp`, which the mesh has not",
+        ),
+        (
+            ["tp=3", "layers.*.q=Heads(0, 4)"],
+            "4 heads can neither be divided by 3 ranks",
+        ),
+        (["tp", "layers=stages"], "`tp` is no mesh"),
+    ] {
+        let (code, shown) = run(&[
+            "plan",
+            &path,
+            "--mesh",
+            arguments[0],
+            "--rule",
+            arguments[1],
+        ]);
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(shown.contains(message), "{shown}");
+    }
+}

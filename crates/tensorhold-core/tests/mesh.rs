@@ -326,3 +326,35 @@ fn patterns_match_by_parts() {
     assert_eq!(depth("a", "ab"), None);
     assert_eq!(depth("a.b", "a"), None);
 }
+
+#[test]
+fn styles_are_read_as_they_are_printed() {
+    for text in [
+        "colwise",
+        "packed_rowwise",
+        "stages",
+        "experts",
+        "Shard(-1)",
+        "StridedShard(0, split_factor=2)",
+        "Heads(0, 8)",
+        "Fused(1, [64, 16, 16])",
+    ] {
+        assert_eq!(text.parse::<Style>().unwrap().to_string(), text);
+    }
+    assert_eq!(
+        "Stages([3, 1])".parse::<Style>().unwrap(),
+        Style::Stages(Some(vec![3, 1]))
+    );
+    for text in [
+        "",
+        "sideways",
+        "Shard",
+        "Shard(",
+        "Shard(a)",
+        "Shard(1, 2)",
+        "Fused(0, 3)",
+        "Heads(0)",
+    ] {
+        assert!(text.parse::<Style>().is_err(), "{text}");
+    }
+}

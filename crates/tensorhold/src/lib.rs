@@ -37,6 +37,7 @@ mod verify;
 pub use checkpoint::{Checkpoint, Tensor};
 pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
+pub use parallel::RankPlan;
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use save::{

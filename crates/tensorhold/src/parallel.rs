@@ -1,10 +1,46 @@
 //! What the ranks of a mesh hold of a checkpoint.
 
 use tensorhold_core::{Held, LoadPlan, ParallelRules, Request, Result};
+use tensorhold_io::Way;
 
 use crate::checkpoint::Checkpoint;
+use crate::transfer::cut_for;
+
+/// What one rank holds of a checkpoint, and what it has to read for that, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankPlan {
+    /// The rank.
+    pub rank: u64,
+    /// Where it stands on each axis of the mesh.
+    pub coordinates: Vec<u64>,
+    /// The number of tensors of which it holds something.
+    pub n_tensors: u64,
+    /// The bytes that it holds.
+    pub held_bytes: u64,
+    /// The bytes that it reads of each file, with gaps that are too small to be passed over.
+    pub read_bytes: Vec<u64>,
+}
 
 impl Checkpoint {
+    /// What `rank` holds and reads by `rules`.
+    ///
+    /// # Errors
+    /// Those of [`held`](Checkpoint::held) and of [`plan_held`](Checkpoint::plan_held).
+    pub fn rank_plan(&self, rules: &ParallelRules, rank: u64) -> Result<RankPlan> {
+        let plan = self.plan_held(&self.held(rules, rank)?)?;
+        let mut read_bytes = vec![0; self.files().len()];
+        for task in plan.tasks(|_| cut_for(Way::Buffered))?.tasks() {
+            read_bytes[task.extent.file] += task.extent.range.len();
+        }
+        Ok(RankPlan {
+            rank,
+            coordinates: rules.mesh().coordinates(rank)?,
+            n_tensors: plan.requests().len() as u64,
+            held_bytes: plan.size_bytes(),
+            read_bytes,
+        })
+    }
+
     /// What `rank` holds of each tensor by `rules`, in the order of [`tensors`](Checkpoint::tensors); `None` for tensors of which it
     /// holds nothing. Nothing but headers is looked at.
     ///

@@ -11,6 +11,7 @@ mod pattern;
 mod placement;
 mod rules;
 mod share;
+mod text;
 
 use alloc::collections::BTreeSet;
 use alloc::format;

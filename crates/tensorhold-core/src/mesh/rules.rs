@@ -348,6 +348,16 @@ impl Style {
         })
     }
 
+    /// What programs call the axis of a mesh that such a rule is for.
+    #[must_use]
+    pub fn usual_axis(&self) -> &'static str {
+        match self {
+            Style::Stages(_) | Style::FirstStage | Style::LastStage => "pp",
+            Style::Experts(_) => "ep",
+            _ => "tp",
+        }
+    }
+
     /// What it does to the tensor called `name` with so many dimensions.
     fn placement(&self, name: &str, n_dims: usize) -> Placement {
         let rank = n_dims as i64;
