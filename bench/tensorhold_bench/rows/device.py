@@ -26,6 +26,7 @@ _RUNTIME = Path(__file__).parents[2] / "target" / "double" / "libcudart.so.13"
 # Where a tensor of a capsule says what device it is on: the host is 1, and its number 0.
 _DEVICE_AT, _HOST = 8, 1
 _DEVICE_BYTES = 16 << 30
+_CHUNK_BYTES = 2 << 20
 
 Tensors = dict[str, Any]
 Prefetch = Callable[[Path], Tensors]
@@ -104,10 +105,12 @@ def _instant(path_of: Callable[[], Path]) -> Work:
         "backend": library.Backend.MMAP,
         "concurrency": n_threads,
         "io_depth": 3 * n_threads,
-        # No more than all tensors have together, or it says that it takes less.
-        "buffer_size": _data_bytes(path),
         "copy": False,
     }
+    # No more than all tensors have together, or it says that it takes less; what it reads ahead
+    # has room in its own choice for few.
+    if (data_bytes := _data_bytes(path)) > options["io_depth"] * _CHUNK_BYTES:
+        options["buffer_size"] = data_bytes
 
     def opened() -> Any:
         return library.safe_open([str(path)], framework="pt", device=0, **options)
