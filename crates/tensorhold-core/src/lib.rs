@@ -55,6 +55,6 @@ pub use plan::{
     Cut, LoadPlan, Origin, Packer, Packing, Piece, Place, Request, SavePart, SavePlan, Task, Tasks,
 };
 pub use shape::{n_elements, shape_size_bytes};
-pub use slice::{BitRuns, Bounds, Index, Loop, Runs, Selection, Strided};
+pub use slice::{BitRuns, Bounds, Grid, Index, Loop, Runs, Selection, Strided};
 pub use sniff::{Foreign, sniff};
 pub use storage::{Sink, Source};

@@ -8,6 +8,7 @@
 
 mod cut;
 mod gather;
+mod grid;
 mod ranges;
 mod resolve;
 mod runs;
@@ -21,6 +22,7 @@ use crate::error::Result;
 use crate::extent::ByteRange;
 
 pub(crate) use cut::Closeness;
+pub use grid::Grid;
 pub use runs::{BitRuns, Runs};
 
 /// One part of an index, such as the `2:` or the `-1` of `[2:, -1]`.

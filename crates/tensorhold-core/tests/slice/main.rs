@@ -64,6 +64,42 @@ fn trailing_dimensions_are_joined() {
 }
 
 #[test]
+fn columns_are_a_grid_and_what_goes_back_or_two_ways_is_none() {
+    let grid = |shape: &[u64], index: &[Index]| {
+        let grid = resolve(shape, index).grid()?;
+        Some((grid.offset, grid.width, grid.pitch, grid.n_rows))
+    };
+    let columns = range(Some(1), Some(3), None);
+    assert_eq!(grid(&[4, 5], &[Index::ALL, columns]), Some((1, 2, 5, 4)));
+    // Dimensions that are whole are one, and what is side by side is a row.
+    let expected = Some((1, 2, 5, 12));
+    assert_eq!(grid(&[3, 4, 5], &[Index::Ellipsis, columns]), expected);
+    assert_eq!(
+        grid(&[3, 4, 5], &[Index::ALL, columns]),
+        Some((5, 10, 20, 3))
+    );
+    assert_eq!(grid(&[4, 5], &[columns]), Some((5, 10, 10, 1)));
+    assert_eq!(
+        grid(&[9], &[range(None, None, Some(4))]),
+        Some((0, 1, 4, 3))
+    );
+    for none in [
+        &[Index::ALL, range(Some(3), Some(1), None)][..],
+        &[range(None, None, Some(-1))],
+        &[Index::ALL, range(None, None, Some(3))],
+    ] {
+        assert_eq!(grid(&[2, 4], none), None, "{none:?}");
+    }
+    let listed = |ranges: &[std::ops::Range<u64>]| {
+        let selection = Selection::of_ranges(Dtype::U8, &[10], &[ranges.to_vec()]).unwrap();
+        selection.grid().map(|grid| (grid.width, grid.pitch))
+    };
+    assert_eq!(listed(&[0..2, 4..6]), Some((2, 4)));
+    assert_eq!(listed(&[0..4, 2..6]), None);
+    assert_eq!(listed(&[0..2, 4..7]), None);
+}
+
+#[test]
 fn runs_that_touch_across_rows_are_one() {
     let selection = resolve(&[2, 4], &[Index::ALL, range(None, None, Some(3))]);
     assert_eq!(runs(&selection), [(0, 1), (3, 5), (7, 8)]);
@@ -416,6 +452,26 @@ proptest! {
         selection.gather_span(&tensor[span.start as usize..span.end as usize], &mut into);
         prop_assert_eq!(&into, &expected);
         prop_assert_eq!(selection.is_whole(), elements.iter().copied().eq(0..shape.iter().product()));
+    }
+
+    #[test]
+    fn a_grid_has_the_runs_of_its_selection(
+        (dtype, shape, _) in any_tensor(),
+        index in any_index(),
+    ) {
+        let Ok(selection) = Selection::resolve(dtype, &shape, &index, Bounds::Clamped) else {
+            return Ok(());
+        };
+        let Some(grid) = selection.grid() else {
+            return Ok(());
+        };
+        let row = |row: u64| {
+            let start = grid.offset + row * grid.pitch;
+            (start, start + grid.width)
+        };
+        let rows: Vec<(u64, u64)> = (0..grid.n_rows).map(row).collect();
+        prop_assert_eq!(rows, runs(&selection));
+        prop_assert_eq!(grid.offset, selection.span().start);
     }
 
     #[test]
