@@ -40,12 +40,16 @@ impl SlotCopy<'_> {
     }
 }
 
-/// One call: `len` bytes from `from` in the slot to an address of the device.
+/// One call: rows of `len` bytes, the first of them at `from` in the slot, to an address of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) len: usize,
+    /// One, but for those of [`SlotRows`](crate::SlotRows).
+    pub(crate) n_rows: usize,
+    /// How far apart the rows are in the slot, where there are several. On the device there is nothing between them.
+    pub(crate) pitch: usize,
 }
 
 /// The calls that carry `copies` out, for `queue`. Neighbours of one buffer that lie in the slot as they do on the
@@ -65,6 +69,8 @@ pub(crate) fn runs(copies: &[SlotCopy<'_>], queue: &CopyQueue) -> Result<Vec<Run
             from: copy.from.start,
             to: copy.to(),
             len: copy.from.len(),
+            n_rows: 1,
+            pitch: 0,
         };
         match (runs.last_mut(), last) {
             (Some(before), Some(last)) if continues(before, &run, last, copy) => {
@@ -105,7 +111,13 @@ fn check(copy: &SlotCopy<'_>, queue: &CopyQueue) -> Result<()> {
             ),
         ));
     }
-    if !ptr::eq(copy.part.queue(), queue) {
+    check_queue(copy.part, queue)
+}
+
+/// # Errors
+/// `InvalidArgument` if the part is for another queue.
+pub(crate) fn check_queue(part: &DevicePart, queue: &CopyQueue) -> Result<()> {
+    if !ptr::eq(part.queue(), queue) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
             "the part is of a buffer of another queue",

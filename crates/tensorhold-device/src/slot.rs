@@ -12,6 +12,7 @@ use crate::fork;
 use crate::pinned::with_address;
 use crate::queue::CopyQueue;
 use crate::ring::{self, Memory};
+use crate::rows::{self, SlotRows};
 use crate::stream::{Event, Stream};
 use crate::sys::{self, EventHandle};
 
@@ -74,8 +75,21 @@ impl Slot {
     /// `InvalidArgument`, with nothing submitted, if a copy passes the end of the slot or of its part, if a part is of a buffer of
     /// another queue, or if there is no such lane. `Device` as the runtime says: then some of the copies may have happened,
     /// and none is under way.
-    pub fn send(mut self, queue: &CopyQueue, lane: usize, copies: &[SlotCopy<'_>]) -> Result<()> {
+    pub fn send(self, queue: &CopyQueue, lane: usize, copies: &[SlotCopy<'_>]) -> Result<()> {
         let runs = copies::runs(copies, queue)?;
+        self.send_runs(queue, lane, &runs)
+    }
+
+    /// Submits `rows` as [`send`](Slot::send) does copies: what lies between them in the slot stays behind.
+    ///
+    /// # Errors
+    /// As [`send`](Slot::send), and if rows overlap.
+    pub fn send_rows(self, queue: &CopyQueue, lane: usize, rows: &[SlotRows<'_>]) -> Result<()> {
+        let runs = rows::runs(rows, queue)?;
+        self.send_runs(queue, lane, &runs)
+    }
+
+    fn send_runs(mut self, queue: &CopyQueue, lane: usize, runs: &[Run]) -> Result<()> {
         let lane = queue.lane(lane)?;
         if runs.is_empty() {
             return Ok(());
@@ -83,7 +97,7 @@ impl Slot {
         let event = self.prepare(queue.device())?;
         let start = self.memory().start().as_ptr().expose_provenance();
         self.is_under_way = Some(queue.device());
-        if let Err(error) = submit(queue.device(), lane.stream(), event, start, &runs) {
+        if let Err(error) = submit(queue.device(), lane.stream(), event, start, runs) {
             if lane.stream().settle() {
                 self.is_under_way = None;
             }
@@ -171,11 +185,24 @@ fn submit(
     let stream = lane.handle();
     device.with(|functions| {
         for run in runs {
+            let &Run {
+                to,
+                len,
+                n_rows,
+                pitch,
+                ..
+            } = run;
             let from = with_address(start + run.from);
-            // SAFETY: `runs` has checked that the bytes lie in the slot and in a part of a buffer, which waits for this queue's
-            // copies before it goes. The slot is not written to before its event has happened, or the lane is idle. Slot,
-            // event and stream are alive.
-            unsafe { functions.memcpy_async(run.to, from, run.len, sys::HOST_TO_DEVICE, stream) }?;
+            let kind = sys::HOST_TO_DEVICE;
+            // SAFETY: who made the runs has checked that all their bytes lie in the slot and in a part of a buffer, which waits
+            // for this queue's copies before it goes; that rows do not overlap, so that no pitch is below the width. The slot
+            // is not written to before its event has happened, or the lane is idle. Slot, event and stream are alive.
+            unsafe {
+                match n_rows {
+                    1 => functions.memcpy_async(to, from, len, kind, stream),
+                    _ => functions.memcpy_2d_async(to, len, from, pitch, len, n_rows, kind, stream),
+                }
+            }?;
         }
         // SAFETY: event and stream are alive and of this device.
         unsafe { functions.event_record(event, stream) }

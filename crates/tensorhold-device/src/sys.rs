@@ -88,6 +88,7 @@ macro_rules! functions {
                 /// # Safety
                 /// As the runtime's documentation asks: pointers are valid for what is read or written through them,
                 /// handles are alive.
+                #[allow(clippy::too_many_arguments, reason = "the parameters are the runtime's")]
                 pub(crate) unsafe fn $name(&self, $($argument: $type),*) -> Result<(), Failure> {
                     // SAFETY: the function is the runtime's, as `load` was vouched for; the caller vouches for the arguments.
                     let status = unsafe { (self.$name)($($argument),*) };
@@ -127,6 +128,8 @@ functions! {
     host_unregister(start: *mut c_void) = "cudaHostUnregister", "hipHostUnregister";
     /// Copies when the stream comes to it.
     memcpy_async(to: Address, from: *const c_void, size: usize, kind: c_int, stream: StreamHandle) = "cudaMemcpyAsync", "hipMemcpyAsync";
+    /// Copies rows when the stream comes to it, from `from_pitch` to `to_pitch` bytes apart.
+    memcpy_2d_async(to: Address, to_pitch: usize, from: *const c_void, from_pitch: usize, width: usize, n_rows: usize, kind: c_int, stream: StreamHandle) = "cudaMemcpy2DAsync", "hipMemcpy2DAsync";
     /// Makes a stream on this thread's device.
     stream_create_with_flags(stream: *mut StreamHandle, flags: c_uint) = "cudaStreamCreateWithFlags", "hipStreamCreateWithFlags";
     /// Ends a stream.

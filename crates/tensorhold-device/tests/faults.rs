@@ -6,7 +6,9 @@ mod common;
 
 use common::{Alive, Double, on_doubles, pattern};
 use tensorhold_core::Result;
-use tensorhold_device::{CopyQueue, Device, Slot, SlotCopy, release_ring, set_ring_limit};
+use tensorhold_device::{
+    CopyQueue, Device, DevicePart, Slot, SlotCopy, SlotRows, release_ring, set_ring_limit,
+};
 
 const N_PARTS: usize = 6;
 const PART_BYTES: usize = 3000;
@@ -25,6 +27,10 @@ fn load(double: &Double, device: Device, program: usize) -> Result<Vec<u8>> {
     let bytes = pattern(1, len);
     for (lane, (part, range)) in parts.iter().zip(&ranges).enumerate() {
         let mut slot = Slot::take(device)?;
+        if lane + 1 == N_PARTS {
+            send_rows(slot, &queue, part, &bytes[range.clone()])?;
+            continue;
+        }
         // In two runs.
         slot[..1000].copy_from_slice(&bytes[range.clone()][..1000]);
         slot[5000..7000].copy_from_slice(&bytes[range.clone()][1000..]);
@@ -48,6 +54,23 @@ fn load(double: &Double, device: Device, program: usize) -> Result<Vec<u8>> {
         .unwrap();
     queue.synchronize()?;
     Ok(double.on_device(device.ordinal(), || double.read(buffer.address(), len)))
+}
+
+/// Sends a part in three rows.
+fn send_rows(mut slot: Slot, queue: &CopyQueue, part: &DevicePart, bytes: &[u8]) -> Result<()> {
+    let (width, pitch) = (PART_BYTES / 3, 1500);
+    for (row, bytes) in bytes.chunks(width).enumerate() {
+        slot[row * pitch..][..width].copy_from_slice(bytes);
+    }
+    let rows = SlotRows {
+        from: 0,
+        width,
+        pitch,
+        n_rows: 3,
+        part,
+        at: 0,
+    };
+    slot.send_rows(queue, 0, &[rows])
 }
 
 /// What may stay behind where a call of this name fails, each time that one does: what could not be destroyed by it.
@@ -143,7 +166,7 @@ fn fail_each(double: &Double, device: Device, name: &str, code: i32) -> u64 {
     unreachable!()
 }
 
-const CALLS: [&str; 21] = [
+const CALLS: [&str; 22] = [
     "GetDevice",
     "SetDevice",
     "DeviceGetAttribute",
@@ -155,6 +178,7 @@ const CALLS: [&str; 21] = [
     "HostRegister",
     "HostUnregister",
     "MemcpyAsync",
+    "Memcpy2DAsync",
     "StreamCreateWithFlags",
     "StreamDestroy",
     "StreamSynchronize",
