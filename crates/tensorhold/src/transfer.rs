@@ -13,6 +13,7 @@ mod exchange;
 mod gds;
 mod memory;
 mod origin;
+mod pitched;
 mod queue;
 mod staging;
 mod sync;

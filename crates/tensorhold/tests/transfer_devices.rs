@@ -20,7 +20,7 @@ use proptest::test_runner::TestRunner;
 use tensorhold::{
     Backend, Bounds, Checkpoint, CopyQueue, DeviceBuffer, Dtype, ErrorKind, Index, LoadPlan,
     Memory, Numbered, OpenOptions, Packer, Packing, Request, Result, SaveOptions, Selection,
-    TensorSpec, Transfer, TransferOptions, save_file,
+    TensorSpec, Transfer, TransferOptions, TransferStats, Way, save_file,
 };
 use tensorhold_device::{Slot, ring_usage, set_ring_limit};
 
@@ -35,6 +35,8 @@ const PACKING: Packing = Packing {
 struct Want {
     n_rows: u64,
     n_columns: u64,
+    /// Columns on both sides that are not wanted.
+    margin: i64,
     step: i64,
     is_cast: bool,
     /// `None` for the host.
@@ -43,10 +45,13 @@ struct Want {
 
 fn wants() -> impl Strategy<Value = Vec<Want>> {
     let size = prop_oneof![5 => 0..40_u64, 2 => 200..600_u64, 1 => 1000..2200_u64];
-    let want = (size.clone(), size, 1..4_i64, any::<bool>(), 0..3_usize);
-    let want = want.prop_map(|(n_rows, n_columns, step, is_cast, place)| Want {
+    let margin = prop_oneof![Just(0), 0..90_i64];
+    let step = prop_oneof![Just(1), 1..4_i64];
+    let want = (size.clone(), size, margin, step, any::<bool>(), 0..3_usize);
+    let want = want.prop_map(|(n_rows, n_columns, margin, step, is_cast, place)| Want {
         n_rows,
         n_columns,
+        margin,
         step,
         is_cast,
         device: place.checked_sub(1),
@@ -82,15 +87,15 @@ fn request(n: usize, want: &Want) -> Request {
     let index = [
         Index::Ellipsis,
         Index::Range {
-            start: None,
-            stop: None,
+            start: Some(want.margin),
+            stop: (want.margin > 0).then_some(-want.margin),
             step: Some(want.step),
         },
     ];
     let shape = [want.n_rows, want.n_columns];
     let selection = Selection::resolve(Dtype::BF16, &shape, &index, Bounds::Clamped).unwrap();
-    let request = match want.step {
-        1 => Request::whole(0, n),
+    let request = match (want.step, want.margin) {
+        (1, 0) => Request::whole(0, n),
         _ => Request::whole(0, n).part(selection),
     };
     match want.is_cast {
@@ -100,17 +105,21 @@ fn request(n: usize, want: &Want) -> Request {
 }
 
 fn expected(checkpoint: &Checkpoint, wants: &[Want]) -> Vec<Vec<u8>> {
+    let (memory, _) = load_on_host(checkpoint, wants);
+    let bytes = memory
+        .iter()
+        .map(|memory| memory.as_host().unwrap().to_vec());
+    bytes.collect()
+}
+
+fn load_on_host(checkpoint: &Checkpoint, wants: &[Want]) -> (Vec<Memory>, TransferStats) {
     let mut plan = checkpoint.plan();
     for (n, want) in wants.iter().enumerate() {
         plan.add_new(request(n, want)).unwrap();
     }
     let options = TransferOptions::default();
     let files = checkpoint.files();
-    let (memory, _) = Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(())).unwrap();
-    let bytes = memory
-        .iter()
-        .map(|memory| memory.as_host().unwrap().to_vec());
-    bytes.collect()
+    Transfer::run(plan, files, Vec::new(), options, &mut |_| Ok(())).unwrap()
 }
 
 /// The plan, and memory of the devices for it.
@@ -212,11 +221,44 @@ on_doubles! {
         double.assert_clean();
     }
 
+    fn columns_that_are_read_past_the_page_cache_are_picked_out_by_the_device(double, "devices=2,scribble=1") {
+        let want = |n_rows, n_columns, margin| Want {
+            n_rows,
+            n_columns,
+            margin,
+            step: 1,
+            is_cast: false,
+            device: Some(0),
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        // Small; of several slots; of rows that are better gathered.
+        let wants = [want(90, 700, 300), want(9001, 1001, 400), want(5000, 31, 5)];
+        write(&path, &wants);
+        for backend in [Backend::Direct, Backend::Pread, Backend::Mmap] {
+            let checkpoint = open(&path, backend);
+            let queues = queues(double);
+            double.reset();
+            let loaded = load(&checkpoint, &wants, &queues, 3).unwrap();
+            let report = double.report();
+            assert!(loaded == expected(&checkpoint, &wants), "{backend:?}");
+            let share = loaded.iter().map(Vec::len).sum::<usize>();
+            assert_eq!(report["copied"]["host_to_device"]["bytes"], share, "{backend:?}");
+            let n_pitched = report["calls"]["Memcpy2DAsync"].as_u64().unwrap_or(0);
+            // Not every file system can.
+            let is_direct = load_on_host(&checkpoint, &wants).1.ways == [Way::Direct];
+            assert_eq!(n_pitched, if is_direct { 4 } else { 0 }, "{backend:?}");
+            drop(queues);
+            double.assert_clean();
+        }
+    }
+
     fn each_failure_of_the_runtime_is_an_error_and_leaks_nothing(double, "devices=2") {
         let wants: Vec<Want> = (0..60)
             .map(|n| Want {
                 n_rows: 1 + n * 30,
                 n_columns: 700,
+                margin: 100 * (n as i64 % 3),
                 step: 1 + (n % 2) as i64,
                 is_cast: n % 5 == 0,
                 device: Some(n as usize % 2),
@@ -227,7 +269,7 @@ on_doubles! {
         write(&path, &wants);
         let checkpoint = open(&path, Backend::Auto);
         let right = expected(&checkpoint, &wants);
-        for function in ["MemcpyAsync", "EventRecord", "EventQuery", "EventSynchronize", "Malloc", "HostRegister"] {
+        for function in ["MemcpyAsync", "Memcpy2DAsync", "EventRecord", "EventQuery", "EventSynchronize", "Malloc", "HostRegister"] {
             let mut n_failed = 0;
             for n in 1..6 {
                 double.reset();

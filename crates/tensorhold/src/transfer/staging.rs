@@ -106,7 +106,10 @@ impl<'a> Staged<'a> {
 }
 
 /// A slot, as long as the transfer goes on.
-fn take(queue: &CopyQueue, exchange: &Exchange) -> Result<Slot> {
+///
+/// # Errors
+/// Those of [`Slot::take_while`], and that of the transfer's end.
+pub(super) fn take(queue: &CopyQueue, exchange: &Exchange) -> Result<Slot> {
     Slot::take_while(queue.device(), &mut || {
         check_interrupt()?;
         exchange.check()

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, LoadPlan, Piece, Result, Task, Tasks};
 use tensorhold_device::{CopyQueue, DevicePart, RingNeed};
-use tensorhold_io::{Buffer, fetch};
+use tensorhold_io::{Buffer, Way, fetch};
 use tensorhold_quant::cast;
 
 use super::Numbered;
@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::exchange::{Exchange, Job, Lent, Patience};
 use super::memory::{Memory, Share};
 use super::origin::Origin;
+use super::pitched::Pitched;
 use super::staging::{self, Hand};
 
 /// What the workers of a transfer, and its consumer, have in common.
@@ -134,17 +135,37 @@ impl Worker {
                 }
             };
         }
-        let mut taken = Ok(());
-        let mut take = |bytes: &[u8]| {
-            let mut window = Window::new(&shared.plan, range, bytes);
-            taken = window.take_apart(hand, pieces, places);
+        self.fill_apart(shared, task, pieces, places)
+    }
+
+    /// Puts pieces in their places that are not read there.
+    fn fill_apart(
+        &mut self,
+        shared: &Shared,
+        task: &Task,
+        pieces: &[Piece],
+        places: &mut [Place],
+    ) -> Result<()> {
+        let origin = &shared.origins[task.extent.file];
+        let source = origin.source();
+        let range = task.extent.range;
+        let hand = self.hand(&shared.exchange);
+        let take = |bytes: &[u8], places: &mut [Place]| {
+            Window::new(&shared.plan, range, bytes).take_apart(hand, pieces, places)
         };
-        if !source.with_bytes(range, &mut take)? {
-            let scratch = self.scratch(range.len())?;
-            source.read_at(range.start, scratch)?;
-            take(scratch);
+        let mut taken = Ok(());
+        if source.with_bytes(range, &mut |bytes| taken = take(bytes, places))? {
+            return taken;
         }
-        taken
+        if origin.way() == Way::Direct
+            && let Some(pieces) = on_devices(pieces, places)
+            && let Some(pitched) = Pitched::of(range, source.size_bytes(), &pieces)
+        {
+            return pitched.send(hand, source);
+        }
+        let scratch = self.scratch(range.len())?;
+        source.read_at(range.start, scratch)?;
+        take(scratch, places)
     }
 
     /// The streams to devices are shared out among the workers. The first worker is the consumer.
@@ -186,6 +207,18 @@ impl Place {
             Place::Whole(buffer) => Some(buffer.into()),
         }
     }
+}
+
+/// The pieces with where they go, if that is on devices for all of them.
+fn on_devices<'a>(
+    pieces: &'a [Piece],
+    places: &'a [Place],
+) -> Option<Vec<(&'a Piece, &'a DevicePart)>> {
+    let on_device = |(piece, place): (&'a Piece, &'a Place)| match place {
+        Place::Part(Share::Device(part)) => Some((piece, part)),
+        _ => None,
+    };
+    pieces.iter().zip(places).map(on_device).collect()
 }
 
 /// Makes the buffers that are still to be made, all at once.
