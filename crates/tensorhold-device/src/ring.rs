@@ -98,7 +98,8 @@ pub fn ring_usage() -> RingUsage {
     state.usage()
 }
 
-/// Sets how much memory the ring may have, in bytes, in the place of `TENSORHOLD_PINNED_MB` or of 256 MiB. There is always
+/// Sets how much memory the ring may have, in bytes, in the place of `TENSORHOLD_PINNED_MB` or of 256 MiB (64 MiB for
+/// a device that has the host's memory). There is always
 /// room for one slot. What is over the limit and not in use is given back here.
 pub fn set_ring_limit(bytes: u64) {
     if fork::is_child() {
@@ -140,13 +141,15 @@ pub(crate) type Patience<'a> = &'a mut dyn FnMut() -> Result<()>;
 /// As [`Slot::take_while`].
 pub(crate) fn take(device: Device, mut patience: Option<Patience<'_>>) -> Result<Memory> {
     fork::enter()?;
+    let default_bytes = limit::default_bytes(device);
     let mut state = lock();
+    state.default_bytes = default_bytes;
     let mut asked = Instant::now();
     loop {
         if let Some(memory) = state.lend(device) {
             return Ok(memory);
         }
-        let n_slots = state.growth(limit::limit_bytes(state.limit)?);
+        let n_slots = state.growth(state.limit_bytes()?);
         if n_slots > 0 && state.is_empty() {
             state = growth::first(state, device, n_slots)?;
             continue;
@@ -174,10 +177,12 @@ pub(crate) fn take(device: Device, mut patience: Option<Patience<'_>>) -> Result
 /// As [`Slot::take`].
 pub(crate) fn try_take(device: Device) -> Result<Option<Memory>> {
     fork::enter()?;
+    let default_bytes = limit::default_bytes(device);
     let mut state = lock();
+    state.default_bytes = default_bytes;
     let lent = state.lend(device);
     if lent.is_none() {
-        let n_slots = state.growth(limit::limit_bytes(state.limit)?);
+        let n_slots = state.growth(state.limit_bytes()?);
         if n_slots > 0 {
             growth::in_background(&mut state, device, n_slots);
         }

@@ -94,6 +94,24 @@ on_doubles! {
         double.assert_clean();
     }
 
+    fn the_ring_of_a_device_with_the_host_s_memory_stays_small(double, "integrated=1") {
+        let queue = queue(double);
+        let part = part(&queue);
+        let slots: Vec<_> = (0..8).map(|_| Slot::take(queue.device()).unwrap()).collect();
+        assert_eq!(ring_usage().limit_bytes, 64 * MIB);
+        thread::scope(|scope| {
+            scope.spawn(|| send(Slot::take(queue.device()).unwrap(), &queue, &part));
+            slots.into_iter().for_each(|slot| send(slot, &queue, &part));
+        });
+        assert_eq!(ring_usage().pinned_bytes, 64 * MIB);
+        // Whoever says otherwise is right.
+        set_ring_limit(72 * MIB);
+        let slots: Vec<_> = (0..9).map(|_| Slot::take(queue.device()).unwrap()).collect();
+        assert_eq!(ring_usage().pinned_bytes, 72 * MIB);
+        drop((slots, part, queue));
+        double.assert_clean();
+    }
+
     fn the_ring_never_passes_its_limit(double, "delay_us=300,scribble=1") {
         set_ring_limit(88 * MIB);
         let queue = queue(double);

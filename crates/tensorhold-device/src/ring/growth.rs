@@ -6,7 +6,7 @@ use std::thread;
 use tensorhold_core::Result;
 
 use super::state::State;
-use super::{CHANGED, limit, lock};
+use super::{CHANGED, lock};
 use crate::device::Device;
 use crate::pinned::Segment;
 
@@ -70,6 +70,6 @@ pub(super) fn in_background(state: &mut State, device: Device, n_slots: usize) {
 }
 
 fn has_room(state: &State, segment: &Segment) -> bool {
-    let limit = limit::limit_bytes(state.limit).unwrap_or(limit::DEFAULT_BYTES);
-    state.room(limit) >= segment.n_slots()
+    let limit_bytes = state.limit_bytes().unwrap_or(state.default_bytes);
+    state.room(limit_bytes) >= segment.n_slots()
 }

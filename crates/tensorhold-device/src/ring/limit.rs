@@ -4,6 +4,7 @@ use std::env;
 
 use tensorhold_core::{Error, ErrorKind, Result};
 
+use crate::device::Device;
 use crate::slot::Slot;
 
 /// The variable that says it, in MiB.
@@ -12,19 +13,30 @@ const VARIABLE: &str = "TENSORHOLD_PINNED_MB";
 /// Without a word from anybody.
 pub(super) const DEFAULT_BYTES: u64 = 256 << 20;
 
+/// The same where the device's memory is the host's: copies are over soon, and the ring takes what the tensors could have.
+const INTEGRATED_BYTES: u64 = 64 << 20;
+
 /// The slots of a segment: 64 MiB are pinned in a moment, and keep a device busy.
 pub(super) const SEGMENT_SLOTS: usize = 8;
 
-/// The limit in bytes: what `set_ring_limit` was told, what the variable says, or the default.
+/// What the limit is for `device` unless somebody says another.
+pub(super) fn default_bytes(device: Device) -> u64 {
+    match device.is_integrated() {
+        Ok(true) => INTEGRATED_BYTES,
+        _ => DEFAULT_BYTES,
+    }
+}
+
+/// The limit in bytes: what `set_ring_limit` was told, what the variable says, or `default_bytes`.
 ///
 /// # Errors
 /// `InvalidArgument` if the variable is no number of MiB.
-pub(super) fn limit_bytes(set: Option<u64>) -> Result<u64> {
+pub(super) fn limit_bytes(set: Option<u64>, default_bytes: u64) -> Result<u64> {
     if let Some(bytes) = set {
         return Ok(bytes);
     }
     match env::var_os(VARIABLE) {
-        None => Ok(DEFAULT_BYTES),
+        None => Ok(default_bytes),
         Some(text) => parse(&text.to_string_lossy()),
     }
 }

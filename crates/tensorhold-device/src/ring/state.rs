@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tensorhold_core::Result;
+
 use super::{Memory, RingUsage, limit};
 use crate::device::Device;
 use crate::pinned::Segment;
@@ -10,7 +12,9 @@ use crate::stream::Event;
 
 pub(super) struct State {
     /// What was asked for by `set_ring_limit`.
-    pub(super) limit: Option<u64>,
+    limit: Option<u64>,
+    /// What it is without: that of the device that has asked last.
+    pub(super) default_bytes: u64,
     segments: Vec<(u64, Segment)>,
     next_segment: u64,
     pub(super) free: Vec<Memory>,
@@ -47,6 +51,7 @@ impl State {
     pub(super) const fn new() -> State {
         State {
             limit: None,
+            default_bytes: limit::DEFAULT_BYTES,
             segments: Vec::new(),
             next_segment: 0,
             free: Vec::new(),
@@ -157,10 +162,18 @@ impl State {
         self.is_stuck = false;
     }
 
+    /// What the ring may have, in bytes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the variable that says it is no number.
+    pub(super) fn limit_bytes(&self) -> Result<u64> {
+        limit::limit_bytes(self.limit, self.default_bytes)
+    }
+
     /// How many slots the ring has over its limit.
     pub(super) fn excess_slots(&self) -> usize {
-        let limit = limit::limit_bytes(self.limit).unwrap_or(limit::DEFAULT_BYTES);
-        self.n_slots().saturating_sub(limit::n_slots(limit))
+        let limit_bytes = self.limit_bytes().unwrap_or(self.default_bytes);
+        self.n_slots().saturating_sub(limit::n_slots(limit_bytes))
     }
 
     /// Takes segments out, all slots of which are free, until they have `n_slots` or there are no more.
@@ -199,7 +212,7 @@ impl State {
         RingUsage {
             pinned_bytes: bytes(true),
             unpinned_bytes: bytes(false),
-            limit_bytes: limit::limit_bytes(self.limit).unwrap_or(limit::DEFAULT_BYTES),
+            limit_bytes: self.limit_bytes().unwrap_or(self.default_bytes),
             in_use_bytes: slots_bytes(self.n_lent + self.flying.len()),
             peak_in_use_bytes: slots_bytes(self.peak_slots),
         }
