@@ -1,5 +1,6 @@
 //! One file, as one transfer reads it: the way is chosen once, by what was asked for and what the system can do.
 
+mod behind;
 mod calls;
 mod choice;
 mod copy;
@@ -15,10 +16,11 @@ use std::time::Instant;
 
 use tensorhold_core::{ByteRange, Result, Source};
 
+use behind::Behind;
 use calls::{Calls, SYSTEM};
 use choice::Facts;
 use direct::{Direct, Failure};
-use warm::{Copying, MIN_COPY_BYTES, Warm};
+use warm::{Copying, FORGET_BYTES, MIN_COPY_BYTES, Warm};
 
 use crate::{Map, Pread, is_network, platform};
 
@@ -30,6 +32,8 @@ pub enum Access {
     /// By what is fastest for this file now.
     #[default]
     Auto,
+    /// As `Auto`, leaving none of the bytes in the page cache, as far as the system lets us: for bytes that go where it is.
+    Sparing,
     /// From a map of the file.
     Mapped,
     /// Through the page cache.
@@ -103,6 +107,8 @@ pub struct Reading {
     is_network: bool,
     is_sparse: bool,
     calls: &'static Calls,
+    /// What is to be left in no page cache. It is behind the method, whose map must be gone when it goes.
+    behind: Option<Box<Behind>>,
 }
 
 #[derive(Debug)]
@@ -134,15 +140,21 @@ impl Reading {
     ) -> Reading {
         let is_network = is_network(file.file());
         let way = match access {
-            Access::Auto if wanted.is_short() => Way::Buffered,
+            Access::Auto | Access::Sparing if wanted.is_short() => Way::Buffered,
             Access::Auto => choice::preferred(&facts(file, is_network, wanted, calls)),
+            Access::Sparing => choice::sparing(&facts(file, is_network, wanted, calls)),
             Access::Mapped => Way::Mapped,
             Access::Buffered => Way::Buffered,
             Access::Direct => Way::Direct,
         };
+        let is_sparing = access == Access::Sparing;
+        // What is in the tables of a process is not given back.
+        let max_shown = if is_sparing { 0 } else { FORGET_BYTES };
         let method = match way {
             Way::Mapped => map.cloned().map(Method::Mapped),
-            Way::Copied => Warm::open(file.file(), file.size_bytes(), calls).map(Method::Copied),
+            Way::Copied => {
+                Warm::open(file.file(), file.size_bytes(), max_shown, calls).map(Method::Copied)
+            }
             Way::Direct => Direct::open(file.file(), calls).map(Method::Direct),
             Way::Buffered => None,
         };
@@ -152,6 +164,7 @@ impl Reading {
             is_network,
             is_sparse: wanted.is_sparse(),
             calls,
+            behind: is_sparing.then(|| Box::new(Behind::new(file, calls))),
         }
     }
 
@@ -196,6 +209,17 @@ impl Reading {
             Way::Buffered => !self.is_network,
             Way::Copied => self.is_sparse,
             Way::Mapped | Way::Direct => false,
+        }
+    }
+
+    fn read(&self, position: u64, into: &mut [u8]) -> Result<()> {
+        match &self.method {
+            Method::Mapped(map) => map.read_at(position, into),
+            Method::Direct(direct) => self.read_direct(direct, position, into),
+            Method::Copied(warm) if into.len() >= MIN_COPY_BYTES && !warm.is_refused() => {
+                self.read_copied(warm, position, into)
+            }
+            Method::Copied(_) | Method::Buffered => self.read_buffered(position, into),
         }
     }
 
@@ -254,14 +278,11 @@ impl Source for Reading {
     }
 
     fn read_at(&self, position: u64, into: &mut [u8]) -> Result<()> {
-        match &self.method {
-            Method::Mapped(map) => map.read_at(position, into),
-            Method::Direct(direct) => self.read_direct(direct, position, into),
-            Method::Copied(warm) if into.len() >= MIN_COPY_BYTES && !warm.is_refused() => {
-                self.read_copied(warm, position, into)
-            }
-            Method::Copied(_) | Method::Buffered => self.read_buffered(position, into),
+        self.read(position, into)?;
+        if let Some(behind) = &self.behind {
+            behind.note(ByteRange::new(position, position + into.len() as u64));
         }
+        Ok(())
     }
 
     fn as_bytes(&self) -> Option<&[u8]> {
@@ -272,11 +293,15 @@ impl Source for Reading {
     }
 
     fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        match &self.method {
-            Method::Mapped(map) => map.with_bytes(range, use_),
-            Method::Copied(warm) => Ok(warm.with_bytes(range, use_)),
-            Method::Direct(_) | Method::Buffered => Ok(false),
+        let is_shown = match &self.method {
+            Method::Mapped(map) => map.with_bytes(range, use_)?,
+            Method::Copied(warm) => warm.with_bytes(range, use_),
+            Method::Direct(_) | Method::Buffered => false,
+        };
+        if let Some(behind) = self.behind.as_ref().filter(|_| is_shown) {
+            behind.note(range);
         }
+        Ok(is_shown)
     }
 }
 

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use tensorhold_core::{ByteRange, ErrorKind, Source};
 use tensorhold_io::{Access, Buffer, Map, Pread, Reading, Wanted, Way};
 
-const ALL: [Access; 4] = [
+const ALL: [Access; 5] = [
     Access::Auto,
+    Access::Sparing,
     Access::Mapped,
     Access::Buffered,
     Access::Direct,

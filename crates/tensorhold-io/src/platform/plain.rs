@@ -57,6 +57,8 @@ pub(crate) fn populate(_bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn give_back(_file: &File, _position: u64, _size_bytes: u64) {}
+
 /// # Safety
 /// None is needed; it has the contract of the systems that do it.
 pub(crate) unsafe fn forget(_start: *const u8, _len: usize) {}

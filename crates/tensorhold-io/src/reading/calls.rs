@@ -23,6 +23,7 @@ pub(super) struct Calls {
     pub has_lease: fn(&File) -> bool,
     pub release_lease: fn(&File),
     pub populate: fn(&[u8]) -> io::Result<()>,
+    pub give_back: fn(&File, u64, u64),
 }
 
 pub(super) static SYSTEM: Calls = Calls {
@@ -41,4 +42,5 @@ pub(super) static SYSTEM: Calls = Calls {
     has_lease: platform::has_lease,
     release_lease: platform::release_lease,
     populate: platform::populate,
+    give_back: platform::give_back,
 };

@@ -45,6 +45,15 @@ pub(super) fn preferred(facts: &Facts) -> Way {
     }
 }
 
+/// The same where none of the bytes are to stay in the page cache: those that are not there go past it.
+pub(super) fn sparing(facts: &Facts) -> Way {
+    let may_pass = !facts.is_network && !facts.is_in_memory && facts.wanted_bytes >= SMALL_BYTES;
+    match preferred(facts) {
+        Way::Buffered if may_pass => Way::Direct,
+        way => way,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +98,23 @@ mod tests {
             facts.is_network = true;
             facts.cached_share = Some(1.0);
         });
+    }
+
+    #[test]
+    fn what_is_to_be_spared_goes_past_the_page_cache_unless_it_is_there() {
+        let check = |expected: Way, change: fn(&mut Facts)| {
+            let mut facts = COLD;
+            change(&mut facts);
+            assert_eq!(sparing(&facts), expected, "{facts:?}");
+        };
+        check(Way::Direct, |_| {});
+        check(Way::Direct, |facts| facts.wanted_bytes = 1 << 20);
+        check(Way::Direct, |facts| facts.cached_share = Some(0.5));
+        check(Way::Direct, |facts| facts.cached_share = None);
+        check(Way::Copied, |facts| facts.cached_share = Some(1.0));
+        check(Way::Copied, |facts| facts.is_in_memory = true);
+        check(Way::Buffered, |facts| facts.wanted_bytes = 100_000);
+        check(Way::Buffered, |facts| facts.is_network = true);
     }
 
     #[test]

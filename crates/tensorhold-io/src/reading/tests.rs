@@ -14,6 +14,7 @@ use crate::Buffer;
 use crate::platform::Ring;
 
 mod rings;
+mod sparing;
 
 const INTERRUPTED: i32 = 4;
 const INPUT_OUTPUT: i32 = 5;
@@ -156,6 +157,7 @@ static FAULTY: Calls = Calls {
         fail::<()>(Call::Populate)?;
         platform::populate(bytes)
     },
+    give_back: platform::give_back,
 };
 
 const SIZE: usize = (5 << 20) + 777;

@@ -24,7 +24,7 @@ pub(super) const MIN_COPY_BYTES: usize = 1 << 20;
 const MIN_SHOW_BYTES: u64 = 64 << 10;
 
 /// So much may be shown before its pages are let go of: little beside a machine's memory, where the system wants them back.
-const FORGET_BYTES: usize = 256 << 20;
+pub(super) const FORGET_BYTES: usize = 256 << 20;
 
 /// What is no further apart is let go of together.
 const CLOSE_BYTES: usize = 2 << 20;
@@ -38,12 +38,19 @@ pub(super) struct Warm {
     speeds: Speeds<{ ALL.len() }>,
     /// What was shown and still has its pages in the tables.
     shown: Mutex<Vec<Range<usize>>>,
+    /// How much that may be, in bytes.
+    max_shown: usize,
     calls: &'static Calls,
 }
 
 impl Warm {
-    /// `None` where the file cannot be mapped or leased.
-    pub(super) fn open(file: &File, size_bytes: u64, calls: &'static Calls) -> Option<Warm> {
+    /// `None` where the file cannot be mapped or leased. Of what is shown, `max_shown` bytes may stay in the page tables.
+    pub(super) fn open(
+        file: &File,
+        size_bytes: u64,
+        max_shown: usize,
+        calls: &'static Calls,
+    ) -> Option<Warm> {
         let own = (calls.reopen)(file).ok()?;
         let len = usize::try_from(size_bytes).ok().filter(|len| *len > 0)?;
         let map = MmapOptions::new()
@@ -57,6 +64,7 @@ impl Warm {
             map,
             speeds: Speeds::default(),
             shown: Mutex::default(),
+            max_shown,
             calls,
         };
         warm.lease.hold(0)?;
@@ -132,7 +140,7 @@ impl Warm {
     fn forget_in_time(&self, shown: Range<usize>) {
         let mut waiting = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(shown);
-        if waiting.iter().map(Range::len).sum::<usize>() < FORGET_BYTES {
+        if waiting.iter().map(Range::len).sum::<usize>() < self.max_shown {
             return;
         }
         let mut all = std::mem::take(&mut *waiting);

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -205,6 +206,20 @@ pub(crate) fn populate(bytes: &[u8]) -> io::Result<()> {
 pub(crate) unsafe fn forget(start: *const u8, len: usize) {
     // SAFETY: a read-only map has no changes to lose, so that its bytes are read from the file again.
     let _ = unsafe { advise(start, len, Advice::LinuxDontNeed) };
+}
+
+/// Lets the system have the pages of the `size_bytes` from `position` on back, as far as they are unchanged and in nobody's tables.
+pub(crate) fn give_back(file: &File, position: u64, size_bytes: u64) {
+    // No bytes would stand for all to the end.
+    if let Some(size_bytes) = NonZeroU64::new(size_bytes) {
+        // They stay where the system refuses.
+        let _ = rustix::fs::fadvise(
+            file,
+            position,
+            Some(size_bytes),
+            rustix::fs::Advice::DontNeed,
+        );
+    }
 }
 
 /// # Safety
