@@ -228,6 +228,11 @@ impl Assembly {
         &self.device_bytes
     }
 
+    /// Whether a device that tensors go to has the host's memory.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.targets.iter().any(|target| target.is_unified())
+    }
+
     /// The number of the target that `buffer` is of.
     fn number_of(&self, buffer: &DeviceBuffer) -> usize {
         let number = self.targets.iter().position(|target| target.is_of(buffer));

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use tensorhold::{
-    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Memory, Numbered, Request,
-    Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions,
+    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Memory, Numbered, Promised,
+    Request, Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions,
 };
 
 use crate::assembly::{Assembly, Copied, Given, shape_of};
@@ -198,8 +198,13 @@ impl<'a> Wanted<'a> {
         let remote = assembly.remote_buffers();
         let (owed, at_once): (Vec<usize>, Vec<usize>) = remote.into_iter().partition(is_owed);
         given.extend(assembly.allocate(py, &plan, &at_once)?);
-        let started =
-            py.detach(|| Transfer::start_promised(Arc::clone(&plan), files, given, &owed, options));
+        let promised = Promised {
+            buffers: &owed,
+            is_unified: assembly.is_unified(),
+        };
+        let started = py.detach(|| {
+            Transfer::start_promised(Arc::clone(&plan), files, given, promised, options)
+        });
         let transfer = started.map_err(|error| error::to_py(py, &error))?;
         let loader = Loader {
             transfer: RwLock::new(None),

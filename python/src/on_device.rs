@@ -137,6 +137,11 @@ impl Target {
         &self.name
     }
 
+    /// Whether the device has the host's memory, as far as it says.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.queue.device().is_integrated().unwrap_or(false)
+    }
+
     /// Whether `buffer` is filled by copies of this way.
     pub(crate) fn is_of(&self, buffer: &DeviceBuffer) -> bool {
         Arc::ptr_eq(buffer.queue(), &self.queue)

@@ -102,10 +102,10 @@ impl File {
         }
     }
 
-    /// The file as a transfer reads `wanted` of it.
-    pub(crate) fn origin(&self, wanted: Wanted, gds: &Arc<Gds>) -> Origin {
+    /// The file as a transfer reads `wanted` of it: by `choice` where nobody said how.
+    pub(crate) fn origin(&self, wanted: Wanted, choice: Access, gds: &Arc<Gds>) -> Origin {
         let access = match self.backend {
-            Backend::Auto | Backend::Gds => Access::Auto,
+            Backend::Auto | Backend::Gds => choice,
             Backend::Mmap => Access::Mapped,
             Backend::Pread => Access::Buffered,
             Backend::Direct => Access::Direct,

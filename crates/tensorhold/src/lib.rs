@@ -55,6 +55,8 @@ pub use tensorhold_io::{
     AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,
 };
 pub use tensorhold_quant::can_cast;
-pub use transfer::{GdsStats, Memory, Numbered, Transfer, TransferOptions, TransferStats};
+pub use transfer::{
+    GdsStats, Memory, Numbered, Promised, Transfer, TransferOptions, TransferStats,
+};
 pub use units::{Bytes, Count, Exact, parse_bytes};
 pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};

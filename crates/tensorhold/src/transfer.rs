@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tensorhold_core::{ByteRange, Cut, Error, ErrorKind, LoadPlan, Result, Tasks};
-use tensorhold_device::{CopyQueue, RingNeed, Slot};
-use tensorhold_io::{Wanted, Way};
+use tensorhold_device::{CopyQueue, Device, RingNeed, Slot};
+use tensorhold_io::{Access, Wanted, Way};
 use tensorhold_quant::can_cast;
 
 use self::counters::Counters;
@@ -51,6 +51,15 @@ pub struct TransferOptions {
 
 /// Buffers with their numbers in the plan.
 pub type Numbered = Vec<(usize, Memory)>;
+
+/// Buffers whose memory is still to come when a transfer begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Promised<'a> {
+    /// Their numbers in the plan.
+    pub buffers: &'a [usize],
+    /// Whether some of it is that of a device which [has the host's](Device::is_integrated).
+    pub is_unified: bool,
+}
 
 /// A plan that is being carried out in the background.
 ///
@@ -84,10 +93,10 @@ impl Transfer {
         given: Numbered,
         options: TransferOptions,
     ) -> Result<Transfer> {
-        Transfer::start_promised(plan, files, given, &[], options)
+        Transfer::start_promised(plan, files, given, Promised::default(), options)
     }
 
-    /// Begins to carry out `plan` as [`start`](Transfer::start) does, with memory for the buffers `promised` still to
+    /// Begins to carry out `plan` as [`start`](Transfer::start) does, with memory for the `promised` buffers still to
     /// come: whoever asks for buffers gives what is [owed](Transfer::owed) before. So no more of it is needed at a time than the
     /// limit says.
     ///
@@ -100,7 +109,7 @@ impl Transfer {
         plan: impl Into<Arc<LoadPlan>>,
         files: &[File],
         given: Numbered,
-        promised: &[usize],
+        promised: Promised<'_>,
         options: TransferOptions,
     ) -> Result<Transfer> {
         let mut transfer = Transfer::prepare(plan.into(), files, given, promised, options)?;
@@ -150,7 +159,8 @@ impl Transfer {
         options: TransferOptions,
         take: &mut dyn FnMut(&mut Numbered, u64) -> Result<()>,
     ) -> Result<(Numbered, TransferStats)> {
-        let mut transfer = Transfer::prepare(plan.into(), files, given, &[], options)?;
+        let mut transfer =
+            Transfer::prepare(plan.into(), files, given, Promised::default(), options)?;
         transfer.spawn(transfer.n_workers - 1);
         transfer.helps = true;
         let mut complete = Vec::new();
@@ -168,7 +178,7 @@ impl Transfer {
         plan: Arc<LoadPlan>,
         files: &[File],
         given: Numbered,
-        promised: &[usize],
+        promised: Promised<'_>,
         options: TransferOptions,
     ) -> Result<Transfer> {
         assert_eq!(plan.n_files(), files.len(), "a file for each of the plan");
@@ -177,10 +187,11 @@ impl Transfer {
         let staged_bytes = staged_bytes(&plan, &given, promised);
         let is_passed_on = staged_bytes > plan.size_bytes() / 2;
         let gds = Arc::default();
+        let choice = choice(&given, promised);
         let origins: Vec<Origin> = files
             .iter()
             .zip(&wanted)
-            .map(|(file, &wanted)| match file.origin(wanted, &gds) {
+            .map(|(file, &wanted)| match file.origin(wanted, choice, &gds) {
                 origin if is_passed_on => origin.passed_on(),
                 origin => origin,
             })
@@ -195,7 +206,14 @@ impl Transfer {
             false => 1,
         };
         let queue = Queue::of(tasks.stretches(n_stretches));
-        let exchange = Exchange::new(&plan, &tasks, queue, given, promised, options.memory_limit)?;
+        let exchange = Exchange::new(
+            &plan,
+            &tasks,
+            queue,
+            given,
+            promised.buffers,
+            options.memory_limit,
+        )?;
         let shared = Arc::new(Shared {
             plan,
             tasks,
@@ -395,11 +413,28 @@ pub(crate) fn cut_for(way: Way) -> Cut {
 }
 
 /// How many bytes go to devices.
-fn staged_bytes(plan: &LoadPlan, given: &Numbered, promised: &[usize]) -> u64 {
+fn staged_bytes(plan: &LoadPlan, given: &Numbered, promised: Promised<'_>) -> u64 {
     let given = given.iter().filter(|(_, memory)| memory.is_device());
     let given = given.map(|(_, memory)| memory.len() as u64);
-    let promised = promised.iter().map(|&number| plan.buffers()[number]);
+    let promised = promised
+        .buffers
+        .iter()
+        .map(|&number| plan.buffers()[number]);
     given.chain(promised).sum()
+}
+
+/// How files are read of which nobody said it. Where the page cache has the memory that the tensors are to have, it is not to
+/// hold them as well.
+fn choice(given: &Numbered, promised: Promised<'_>) -> Access {
+    let devices = given.iter().filter_map(|(_, memory)| memory.device());
+    let mut devices: Vec<Device> = devices.collect();
+    // Most are of the same one as those before.
+    devices.dedup();
+    let is_integrated = |device: Device| device.is_integrated().unwrap_or(false);
+    match promised.is_unified || devices.into_iter().any(is_integrated) {
+        true => Access::Sparing,
+        false => Access::Auto,
+    }
 }
 
 fn refuse_casts(plan: &LoadPlan) -> Result<()> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tensorhold::{
     Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, Index, LoadPlan, Memory, OpenOptions,
-    Place, Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions, save_file,
+    Place, Promised, Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions,
+    save_file,
 };
 
 const BACKENDS: [Backend; 4] = [
@@ -393,10 +394,11 @@ proptest! {
         let path = folder.path().join("a.safetensors");
         let expected = write(&path, &sizes, 1, None);
         let checkpoint = open(&[path], Backend::Pread);
-        let promised: Vec<usize> = (0..sizes.len()).collect();
+        let buffers: Vec<usize> = (0..sizes.len()).collect();
+        let promised = Promised { buffers: &buffers, is_unified: false };
         let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
         let transfer =
-            Transfer::start_promised(plan_all(&checkpoint), checkpoint.files(), Vec::new(), &promised, options)
+            Transfer::start_promised(plan_all(&checkpoint), checkpoint.files(), Vec::new(), promised, options)
                 .expect("it is in order");
         let largest = sizes.iter().max().copied().unwrap_or(0);
         let mut in_flight = 0;

@@ -291,7 +291,7 @@ on_doubles! {
     }
 
     fn a_load_that_waits_for_a_slot_can_be_cancelled(double, "devices=2") {
-        let wants = [Want { n_rows: 2000, n_columns: 2000, step: 1, is_cast: false, device: Some(0) }];
+        let wants = [Want { n_rows: 2000, n_columns: 2000, margin: 0, step: 1, is_cast: false, device: Some(0) }];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         write(&path, &wants);
@@ -310,7 +310,7 @@ on_doubles! {
     }
 
     fn no_more_is_pinned_than_a_load_is_large(double, "devices=2,delay_us=100") {
-        let want = Want { n_rows: 100, n_columns: 100, step: 1, is_cast: false, device: Some(0) };
+        let want = Want { n_rows: 100, n_columns: 100, margin: 0, step: 1, is_cast: false, device: Some(0) };
         let wants = vec![want; 500];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");

@@ -30,9 +30,14 @@ if RUNTIME is None and not torch.cuda.is_available():
     )
 
 # What only the double can be told to do.
-collect_ignore = (
-    [] if IS_DOUBLE else ["test_faults.py", "test_gds.py", "test_processes.py", "test_several.py"]
-)
+ONLY_DOUBLE = [
+    "test_faults.py",
+    "test_gds.py",
+    "test_processes.py",
+    "test_several.py",
+    "test_unified.py",
+]
+collect_ignore = [] if IS_DOUBLE else ONLY_DOUBLE
 
 
 def pytest_report_header() -> str:

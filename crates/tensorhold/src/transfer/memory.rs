@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tensorhold_device::{DeviceBuffer, DevicePart};
+use tensorhold_device::{Device, DeviceBuffer, DevicePart};
 use tensorhold_io::{Buffer, Part};
 
 /// The memory of one buffer.
@@ -33,7 +33,16 @@ impl Memory {
     /// Whether it is of a device.
     #[must_use]
     pub fn is_device(&self) -> bool {
-        matches!(self, Memory::Device(_))
+        self.device().is_some()
+    }
+
+    /// The device that it is of, if it is not the host's.
+    #[must_use]
+    pub fn device(&self) -> Option<Device> {
+        match self {
+            Memory::Host(_) => None,
+            Memory::Device(buffer) => Some(buffer.queue().device()),
+        }
     }
 
     /// The host's memory, if it is that.
