@@ -63,6 +63,7 @@ impl Plan {
             }
             .map(|()| FINE);
         }
+        let rules = checkpoint.bind(&rules)?;
         let plans = (0..self.mesh.n_ranks()).map(|rank| checkpoint.rank_plan(&rules, rank));
         let plans: Vec<RankPlan> = plans.collect::<Result<_, Error>>()?;
         match self.json {

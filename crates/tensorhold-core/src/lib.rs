@@ -48,8 +48,8 @@ pub use header::{
 };
 pub use index::ShardIndex;
 pub use mesh::{
-    DeviceMesh, FusedPart, Granularity, Held, MeshAxis, ParallelRules, Pattern, Placement, Share,
-    Style, Unmatched,
+    BoundRules, DeviceMesh, FusedPart, Granularity, Held, MeshAxis, ParallelRules, Pattern,
+    Placement, Share, Style, Unmatched,
 };
 pub use plan::{
     Cut, LoadPlan, Origin, Packer, Packing, Piece, Place, Request, SavePart, SavePlan, Task, Tasks,

@@ -1,6 +1,6 @@
 //! What the ranks of a mesh hold of a checkpoint.
 
-use tensorhold_core::{Held, LoadPlan, ParallelRules, Request, Result};
+use tensorhold_core::{BoundRules, Held, LoadPlan, ParallelRules, Request, Result};
 use tensorhold_io::Way;
 
 use crate::checkpoint::Checkpoint;
@@ -22,12 +22,21 @@ pub struct RankPlan {
 }
 
 impl Checkpoint {
-    /// What `rank` holds and reads by `rules`.
+    /// The rules as they are for the tensors of the checkpoint, in their order.
     ///
     /// # Errors
-    /// Those of [`held`](Checkpoint::held) and of [`plan_held`](Checkpoint::plan_held).
-    pub fn rank_plan(&self, rules: &ParallelRules, rank: u64) -> Result<RankPlan> {
-        let plan = self.plan_held(&self.held(rules, rank)?)?;
+    /// Those of [`ParallelRules::bind`].
+    pub fn bind<'a>(&'a self, rules: &'a ParallelRules) -> Result<BoundRules<'a>> {
+        let infos = self.tensors().map(|tensor| tensor.info());
+        rules.bind(infos.map(|info| (info.name, info.shape)).collect())
+    }
+
+    /// What `rank` holds and reads by `rules`, which are [bound](Checkpoint::bind) to this checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`BoundRules::held`] and of [`plan_held`](Checkpoint::plan_held).
+    pub fn rank_plan(&self, rules: &BoundRules<'_>, rank: u64) -> Result<RankPlan> {
+        let plan = self.plan_held(&rules.held(rank)?)?;
         let mut read_bytes = vec![0; self.files().len()];
         for task in plan.tasks(|_| cut_for(Way::Buffered))?.tasks() {
             read_bytes[task.extent.file] += task.extent.range.len();
@@ -45,10 +54,9 @@ impl Checkpoint {
     /// holds nothing. Nothing but headers is looked at.
     ///
     /// # Errors
-    /// Those of [`ParallelRules::held`].
+    /// Those of [`ParallelRules::bind`] and of [`BoundRules::held`].
     pub fn held(&self, rules: &ParallelRules, rank: u64) -> Result<Vec<Option<Held>>> {
-        let infos: Vec<_> = self.tensors().map(|tensor| tensor.info()).collect();
-        rules.held(rank, infos.iter().map(|info| (info.name, info.shape)))
+        self.bind(rules)?.held(rank)
     }
 
     /// A plan that reads what [`held`](Checkpoint::held) gives, each tensor into a buffer of its own.

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub use pattern::Pattern;
 pub use placement::{FusedPart, Placement};
-pub use rules::{Held, ParallelRules, Style, Unmatched};
+pub use rules::{BoundRules, Held, ParallelRules, Style, Unmatched};
 pub use share::{Granularity, Share};
 
 /// Ranks in a grid, numbered from 0 on with the last axis fastest.

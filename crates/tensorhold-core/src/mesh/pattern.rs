@@ -12,7 +12,7 @@ use core::fmt;
 /// let pattern = Pattern::new("model.layers.*.self_attn.*_proj");
 /// let name = "model.layers.11.self_attn.q_proj.weight";
 /// assert_eq!(pattern.depth(name), Some(5));
-/// assert_eq!(pattern.rest(name), Some("weight"));
+/// assert_eq!(pattern.matched(name), Some((5, "weight")));
 /// assert_eq!(pattern.depth("model.norm.weight"), None);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,15 +42,15 @@ impl Pattern {
         depth
     }
 
-    /// What of `name` comes behind the module that the pattern matches; empty if it matches the whole name.
+    /// [`depth`](Pattern::depth), and what of `name` comes behind that; nothing if the pattern matches the whole name.
     #[must_use]
-    pub fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
+    pub fn matched<'a>(&self, name: &'a str) -> Option<(usize, &'a str)> {
         let depth = self.depth(name)?;
-        if depth == 0 {
-            return Some(name);
-        }
-        let end = name.match_indices('.').nth(depth - 1);
-        Some(end.map_or("", |(at, _)| &name[at + 1..]))
+        let Some(last) = depth.checked_sub(1) else {
+            return Some((0, name));
+        };
+        let end = name.match_indices('.').nth(last);
+        Some((depth, end.map_or("", |(at, _)| &name[at + 1..])))
     }
 }
 

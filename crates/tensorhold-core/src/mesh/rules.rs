@@ -3,14 +3,15 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use super::DeviceMesh;
 use super::pattern::Pattern;
 use super::placement::Placement;
 use super::share::Share;
-use super::{DeviceMesh, MeshAxis};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a rule says of the tensors of a module, or of one tensor.
@@ -145,45 +146,56 @@ impl ParallelRules {
         &self.mesh
     }
 
+    /// The rules as they are for `tensors`, given by name and shape.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the tensor if, where that is refused, no rule names it; with the rule, if it names no tensor, or if
+    /// layers or experts are more or fewer than it has numbers for.
+    pub fn bind<'a>(&'a self, tensors: Vec<(&'a str, &'a [u64])>) -> Result<BoundRules<'a>> {
+        let n_axes = self.mesh.axes().len();
+        let mut counts = vec![None; self.rules.len()];
+        let mut closest = Vec::with_capacity(tensors.len() * n_axes);
+        for &(name, _) in &tensors {
+            let mut of_axes: Vec<Option<Named>> = vec![None; n_axes];
+            for (number, rule) in self.rules.iter().enumerate() {
+                let Some(named) = rule.names(number, name) else {
+                    continue;
+                };
+                let seen = named.number.map_or(0, |number| number + 1);
+                counts[number] = Some(seen.max(counts[number].unwrap_or(0)));
+                let best = &mut of_axes[rule.axis];
+                if best.is_none_or(|best| named.depth > best.depth) {
+                    *best = Some(named);
+                }
+            }
+            let is_matched = of_axes.iter().any(Option::is_some);
+            if !is_matched && self.unmatched == Unmatched::Refuse {
+                return Err(invalid("no rule names it".to_string()).with_tensor(name));
+            }
+            closest.extend(of_axes);
+        }
+        Ok(BoundRules {
+            rules: self,
+            counts: self.check(counts)?,
+            tensors,
+            closest,
+        })
+    }
+
     /// What `rank` holds of each of `tensors`, given by name and shape; `None` for those of which it holds nothing.
     ///
     /// # Errors
-    /// `InvalidArgument` with the tensor if a placement does not suit it or, where that is refused, no rule names it; with the
-    /// rule, if it names no tensor; if layers or experts of a rule are more or fewer than it has numbers for; or if there is
-    /// no such rank.
+    /// Those of [`bind`](ParallelRules::bind) and of [`BoundRules::held`].
     pub fn held<'a>(
         &self,
         rank: u64,
-        tensors: impl Iterator<Item = (&'a str, &'a [u64])> + Clone,
+        tensors: impl IntoIterator<Item = (&'a str, &'a [u64])>,
     ) -> Result<Vec<Option<Held>>> {
-        let coordinates = self.mesh.coordinates(rank)?;
-        let numbered = self.count(tensors.clone().map(|(name, _)| name))?;
-        tensors
-            .map(|(name, shape)| {
-                let held = self.held_of(name, shape, &coordinates, &numbered);
-                held.map_err(|error| error.with_tensor(name))
-            })
-            .collect()
+        self.bind(tensors.into_iter().collect())?.held(rank)
     }
 
-    /// For each rule the number of layers or experts that it names; those of which a rule names none are refused.
-    fn count<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<Vec<u64>> {
-        let mut counts = alloc::vec![None; self.rules.len()];
-        for name in names {
-            for (rule, count) in self.rules.iter().zip(&mut counts) {
-                let Some(rest) = rule.pattern.rest(name) else {
-                    continue;
-                };
-                let seen = match rule.style {
-                    Style::Stages(_) | Style::Experts(_) => match number(rest) {
-                        Some(number) => number + 1,
-                        None => continue,
-                    },
-                    _ => 0,
-                };
-                *count = Some(seen.max(count.unwrap_or(0)));
-            }
-        }
+    /// For each rule the number of layers or experts that it names, which are to be as many as it has numbers for.
+    fn check(&self, counts: Vec<Option<u64>>) -> Result<Vec<u64>> {
         let numbered = self.rules.iter().zip(counts);
         numbered
             .map(|(rule, count)| {
@@ -196,51 +208,93 @@ impl ParallelRules {
             })
             .collect()
     }
+}
+
+/// Rules for the tensors of one checkpoint: what they say of each is looked up once for all ranks.
+#[derive(Debug, Clone)]
+pub struct BoundRules<'a> {
+    rules: &'a ParallelRules,
+    /// By rule, the number of layers or experts.
+    counts: Vec<u64>,
+    tensors: Vec<(&'a str, &'a [u64])>,
+    /// By tensor and axis, the rule that names it most closely.
+    closest: Vec<Option<Named>>,
+}
+
+/// A rule that names a tensor.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    rule: usize,
+    /// How many parts of the name its pattern takes.
+    depth: usize,
+    /// The number of the layer or expert.
+    number: Option<u64>,
+}
+
+impl BoundRules<'_> {
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &DeviceMesh {
+        &self.rules.mesh
+    }
+
+    /// What `rank` holds of each tensor; `None` for those of which it holds nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the tensor if a placement does not suit it, or if there is no such rank.
+    pub fn held(&self, rank: u64) -> Result<Vec<Option<Held>>> {
+        let coordinates = self.mesh().coordinates(rank)?;
+        let by_tensor = self.closest.chunks(coordinates.len());
+        let tensors = self.tensors.iter().zip(by_tensor);
+        tensors
+            .map(|(&(name, shape), closest)| {
+                let held = self.held_of(name, shape, closest, &coordinates);
+                held.map_err(|error| error.with_tensor(name))
+            })
+            .collect()
+    }
 
     fn held_of(
         &self,
         name: &str,
         shape: &[u64],
+        closest: &[Option<Named>],
         coordinates: &[u64],
-        counts: &[u64],
     ) -> Result<Option<Held>> {
         let mut placements = Vec::with_capacity(coordinates.len());
         let mut share = Share::whole(shape);
-        let mut is_matched = false;
-        for (axis, (&rank, &MeshAxis { size, .. })) in
-            coordinates.iter().zip(self.mesh.axes()).enumerate()
-        {
+        let axes = self.mesh().axes().iter().zip(coordinates);
+        for (named, (axis, &rank)) in closest.iter().zip(axes) {
+            let seat = Seat {
+                n_ranks: axis.size,
+                rank,
+            };
             let mut placement = Placement::Replicate;
-            if let Some((rule, count)) = self.closest(axis, name, counts) {
-                is_matched = true;
-                match rule.verdict(name, shape.len(), count, size, rank) {
+            if let Some(named) = named {
+                let rule = &self.rules.rules[named.rule];
+                match rule.verdict(
+                    name,
+                    shape.len(),
+                    named.number,
+                    self.counts[named.rule],
+                    seat,
+                ) {
                     Verdict::Not => return Ok(None),
                     Verdict::Held(by) => placement = by,
                 }
             }
-            share.divide(&placement, size, rank)?;
+            share.divide(&placement, seat.n_ranks, seat.rank)?;
             placements.push(placement);
-        }
-        if !is_matched && self.unmatched == Unmatched::Refuse {
-            return Err(invalid("no rule names it".to_string()));
         }
         Ok(Some(Held { placements, share }))
     }
+}
 
-    /// The rule of this axis that names the tensor most closely, and its number of layers or experts.
-    fn closest(&self, axis: usize, name: &str, counts: &[u64]) -> Option<(&Rule, u64)> {
-        let of_axis = self.rules.iter().zip(counts);
-        let depth = |(rule, &count): (_, &u64)| {
-            let rule: &Rule = rule;
-            let depth = rule.pattern.depth(name)?;
-            Some((depth, rule, count))
-        };
-        let named = of_axis
-            .filter(|(rule, _)| rule.axis == axis && rule.speaks_of(name))
-            .filter_map(depth);
-        let closest = named.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        closest.map(|(_, rule, count)| (rule, count))
-    }
+/// One of the ranks along an axis.
+#[derive(Debug, Clone, Copy)]
+struct Seat {
+    n_ranks: u64,
+    rank: u64,
 }
 
 /// What a rule says to one rank along its axis.
@@ -250,14 +304,19 @@ enum Verdict {
 }
 
 impl Rule {
-    /// Whether what the rule says holds for the tensor, if its pattern does.
-    fn speaks_of(&self, name: &str) -> bool {
-        match self.style {
-            Style::Stages(_) | Style::Experts(_) => {
-                self.pattern.rest(name).and_then(number).is_some()
-            }
-            _ => true,
-        }
+    /// Whether, and how closely, rule number `rule` names the tensor.
+    fn names(&self, rule: usize, name: &str) -> Option<Named> {
+        let (depth, rest) = self.pattern.matched(name)?;
+        let is_numbered = matches!(self.style, Style::Stages(_) | Style::Experts(_));
+        let number = match is_numbered {
+            true => Some(number(rest)?),
+            false => None,
+        };
+        Some(Named {
+            rule,
+            depth,
+            number,
+        })
     }
 
     fn check(&self, count: u64) -> Result<()> {
@@ -288,26 +347,33 @@ impl Rule {
         Ok(())
     }
 
-    fn verdict(&self, name: &str, n_dims: usize, count: u64, n_ranks: u64, rank: u64) -> Verdict {
+    fn verdict(
+        &self,
+        name: &str,
+        n_dims: usize,
+        number: Option<u64>,
+        count: u64,
+        seat: Seat,
+    ) -> Verdict {
         let is = |holds: bool| match holds {
             true => Verdict::Held(Placement::Replicate),
             false => Verdict::Not,
         };
-        let numbered = || self.pattern.rest(name).and_then(number);
+        let Seat { n_ranks, rank } = seat;
         match &self.style {
             Style::Stages(counts) => {
                 let stage = stage(counts.as_deref(), count, n_ranks, rank);
-                is(numbered().is_some_and(|layer| stage.contains(&layer)))
+                is(number.is_some_and(|layer| stage.contains(&layer)))
             }
             Style::Experts(Some(lists)) => {
                 let list = usize::try_from(rank).ok().and_then(|rank| lists.get(rank));
-                is(numbered()
+                is(number
                     .zip(list)
                     .is_some_and(|(expert, list)| list.contains(&expert)))
             }
             Style::Experts(None) => {
                 let size = count.div_ceil(n_ranks).max(1);
-                is(numbered().is_some_and(|expert| expert / size == rank))
+                is(number.is_some_and(|expert| expert / size == rank))
             }
             Style::FirstStage => is(rank == 0),
             Style::LastStage => is(rank + 1 == n_ranks),
