@@ -9,7 +9,8 @@ use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, Trans
 
 use crate::error;
 use crate::framework::Ownership;
-use crate::load::{Loader, Wanted, dtype_named, selection};
+use crate::load::{Wanted, dtype_named, selection};
+use crate::loader::Loader;
 use crate::on_device::Targets;
 use crate::parallel::{self, Rule};
 use crate::placement::Placement;

@@ -12,6 +12,7 @@ mod in_memory;
 mod index;
 mod interrupt;
 mod load;
+mod loader;
 mod making;
 mod memory;
 mod ndarray;
@@ -42,7 +43,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<safe_open::TensorMeta>()?;
     module.add_class::<checkpoint::Checkpoint>()?;
     module.add_class::<checkpoint::PlanView>()?;
-    module.add_class::<load::Loader>()?;
+    module.add_class::<loader::Loader>()?;
     module.add_class::<stats::Stats>()?;
     module.add_class::<stats::Gds>()?;
     module.add_class::<checkpoint::TensorInfo>()?;
