@@ -21,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "GdsStats",
     "LoadPlan",
+    "Pieces",
     "PinnedMemory",
     "PrefetchLoader",
     "PySafeSlice",
