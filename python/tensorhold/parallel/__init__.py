@@ -1,7 +1,8 @@
 """Loading in parallel: each rank reads what it holds, and nothing else.
 
 A mesh says how many ranks there are along each axis; rules say by name what an axis does to a
-tensor. `load` gives what one rank holds; no rank needs another for it.
+tensor. `load` gives what one rank holds; no rank needs another for it. `lazy` gives placeholders,
+for programs that take their shards themselves.
 
 Example:
     >>> import torch, tensorhold
@@ -14,6 +15,7 @@ Example:
 """
 
 from tensorhold._native import Share
+from tensorhold.parallel._lazy import lazy
 from tensorhold.parallel._load import load, load_into, shares
 from tensorhold.parallel._rules import rules_of
 from tensorhold.parallel._words import (
@@ -35,6 +37,7 @@ __all__ = [
     "Share",
     "Stages",
     "StridedShard",
+    "lazy",
     "load",
     "load_into",
     "rules_of",
