@@ -23,6 +23,10 @@ MODULES = {
     "tensorhold.torch": "torch",
     "tensorhold.flax": "jax",
     "tensorhold.mlx": "mlx",
+    "tensorhold.dcp": "torch",
+    "tensorhold.parallel": "torch",
+    "tensorhold.parallel._load": "torch",
+    "tensorhold.parallel._words": "torch",
 }
 
 
