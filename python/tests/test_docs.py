@@ -24,9 +24,6 @@ MODULES = {
     "tensorhold.flax": "jax",
     "tensorhold.mlx": "mlx",
     "tensorhold.dcp": "torch",
-    "tensorhold.parallel": "torch",
-    "tensorhold.parallel._load": "torch",
-    "tensorhold.parallel._words": "torch",
 }
 
 
