@@ -28,7 +28,7 @@ use self::route::Route;
 pub use self::target::real_target;
 use self::way::Way;
 pub use self::writer::Writer;
-use crate::{interrupt, platform};
+use crate::{interrupt, io_error, platform};
 
 /// Small pieces are gathered up to this size.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -47,6 +47,17 @@ pub enum Durability {
     Data,
     /// The bytes and the name: after a crash of the machine the file is the new one.
     Full,
+}
+
+/// Puts the names in a folder on the disk, where the file system can do that.
+///
+/// # Errors
+/// `Io`.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    match (SYSTEM.sync_directory)(folder) {
+        Err(error) if !is_unknown(&error) => Err(io_error(error, folder, "sync the folder")),
+        _ => Ok(()),
+    }
 }
 
 /// A file that takes its target's place when it is committed, and leaves no trace when it is dropped before.

@@ -34,7 +34,7 @@ mod platform;
 mod pread;
 mod reading;
 
-pub use atomic::{AtomicFile, Durability, Writer, real_target};
+pub use atomic::{AtomicFile, Durability, Writer, real_target, sync_folder};
 pub use buffer::{Buffer, Part, release_pool, set_pool_limit};
 pub use error::io_error;
 pub use interrupt::{check_interrupt, set_interrupt_check};
