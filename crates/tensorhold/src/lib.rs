@@ -19,6 +19,7 @@
 //! It holds no tensor library, knows no Python and never runs what a file contains. What bytes mean is
 //! decided in `tensorhold-core`, how files are read and written in `tensorhold-io`; this crate joins them.
 
+mod assembled;
 mod cache;
 mod checkpoint;
 mod diff;
@@ -34,6 +35,9 @@ mod transfer;
 mod units;
 mod verify;
 
+pub use assembled::{
+    Assembled, Chunk, WholeTensor, assemble, consolidate, existing_chunks, reshard,
+};
 pub use checkpoint::{Checkpoint, Tensor};
 pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};

@@ -89,7 +89,7 @@ fn bytes_of<'a>(tensor: &Tensor<'a>, progress: &mut dyn FnMut(u64)) -> Result<Co
 }
 
 /// New shards may have the names of old ones, and replace what the index of the same name lists.
-fn refuse_own_folder(source: &Checkpoint, target: &Path) -> Result<()> {
+pub(crate) fn refuse_own_folder(source: &Checkpoint, target: &Path) -> Result<()> {
     let folder_of = |path: &Path| match path.parent() {
         Some(parent) if parent != Path::new("") => parent.canonicalize().ok(),
         _ => Path::new(".").canonicalize().ok(),
@@ -102,7 +102,7 @@ fn refuse_own_folder(source: &Checkpoint, target: &Path) -> Result<()> {
     {
         Some(_) => {
             let message =
-                "the shards would lie in the folder of the checkpoint that they are made of";
+                "the files would lie in the folder of the checkpoint that they are made of";
             Err(Error::new(ErrorKind::InvalidArgument, message)
                 .with_file(target.to_string_lossy())
                 .with_hint("name another folder"))

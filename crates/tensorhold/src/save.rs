@@ -160,6 +160,41 @@ pub fn save_views(
     save_one(target.as_ref(), &specs, metadata, options, &mut fill)
 }
 
+/// Hands the bytes of the tensor at an index of the list that is saved to a function, some at a time.
+pub(crate) type TensorStream<'s> =
+    dyn FnMut(usize, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + 's;
+
+/// Writes one file as [`save_file`] does, of tensors that need not be in memory.
+pub(crate) fn save_streamed(
+    target: &Path,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    options: &SaveOptions,
+    stream: &mut TensorStream<'_>,
+) -> Result<()> {
+    save_one(target, tensors, metadata, options, &mut streamed(stream))
+}
+
+/// Writes shards as [`save_shards`] does, of tensors that need not be in memory.
+pub(crate) fn save_streamed_shards(
+    target: &Path,
+    tensors: &[TensorSpec<'_>],
+    metadata: Option<&[(&str, &str)]>,
+    max_shard_bytes: u64,
+    options: &SaveOptions,
+    stream: &mut TensorStream<'_>,
+) -> Result<Vec<PathBuf>> {
+    let mut fill = streamed(stream);
+    save_set(
+        target,
+        tensors,
+        metadata,
+        max_shard_bytes,
+        options,
+        &mut fill,
+    )
+}
+
 /// What writes the tensors from the given number on that a layout is of.
 type Fill<'f> = dyn FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f;
 
@@ -167,6 +202,23 @@ fn lazily<'f>(
     bytes: &'f mut TensorBytes<'_, '_>,
 ) -> impl FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f {
     move |file, first, specs, layout| write(specs, layout, file, &mut |index| bytes(first + index))
+}
+
+fn streamed<'f>(
+    stream: &'f mut TensorStream<'_>,
+) -> impl FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f {
+    move |file, first, specs, layout| {
+        file.write(&layout.head)?;
+        for &index in &layout.order {
+            let mut given = 0;
+            stream(first + index, &mut |bytes| {
+                given += bytes.len() as u64;
+                file.write(bytes)
+            })?;
+            require_size(&specs[index], layout.offsets[index].len(), given)?;
+        }
+        Ok(())
+    }
 }
 
 fn at_once<'f>(
