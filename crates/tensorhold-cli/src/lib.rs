@@ -8,7 +8,9 @@
 //! Data goes to stdout, everything else to stderr. What the commands do is in the crate `tensorhold`; here is how it
 //! is asked for and shown.
 
+mod chunks;
 mod diff;
+mod division;
 mod inspect;
 mod output;
 mod plan;
@@ -50,6 +52,8 @@ enum Command {
     Plan(plan::Plan),
     Shard(reshard::Shard),
     Merge(reshard::Merge),
+    Consolidate(chunks::Consolidate),
+    Reshard(chunks::Reshard),
     Diff(diff::Diff),
 }
 
@@ -71,6 +75,8 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Plan(plan) => plan.run(),
         Command::Shard(shard) => shard.run(),
         Command::Merge(merge) => merge.run(),
+        Command::Consolidate(consolidate) => consolidate.run(),
+        Command::Reshard(reshard) => reshard.run(),
         Command::Diff(diff) => diff.run(),
     };
     match done {

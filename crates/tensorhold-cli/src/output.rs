@@ -1,7 +1,7 @@
 //! What is printed, and where.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Value, json};
@@ -55,6 +55,22 @@ pub(crate) fn print_json(value: &Value) -> Done<()> {
     let mut out = stdout();
     writeln!(out, "{value:#}")?;
     Ok(out.flush()?)
+}
+
+/// Prints paths, one a line.
+pub(crate) fn list(paths: &[PathBuf]) -> Done<()> {
+    let mut out = stdout();
+    for path in paths {
+        writeln!(out, "{}", Escaped(&path.to_string_lossy()))?;
+    }
+    Ok(out.flush()?)
+}
+
+/// What would be written over.
+pub(crate) fn is_there(path: &Path) -> Error {
+    Error::new(ErrorKind::InvalidArgument, "is there already")
+        .with_file(path.to_string_lossy())
+        .with_hint("give `--force` to replace it")
 }
 
 /// An error with its parts, for machines.

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tensorhold::{
-    Bytes, Checkpoint, DeviceMesh, Error, ErrorKind, Escaped, Held, MeshAxis, OpenOptions,
-    ParallelRules, Pattern, RankPlan, Rules, Style, Unmatched,
-};
+use tensorhold::{Bytes, Checkpoint, Error, Escaped, Held, MeshAxis, OpenOptions, RankPlan, Rules};
 
 use crate::FINE;
+use crate::division::Division;
 use crate::output::{BOLD, Done, counted, print_json, stdout};
 
 /// Says what each rank of a mesh holds of a checkpoint, and how much it reads, from headers alone
@@ -27,18 +25,8 @@ use crate::output::{BOLD, Done, counted, print_json, stdout};
 pub(crate) struct Plan {
     /// A file, a folder or an `*.safetensors.index.json`
     path: PathBuf,
-    /// The axes of the mesh with their sizes, the slowest first: `pp=2,tp=4`
-    #[arg(long)]
-    mesh: DeviceMesh,
-    /// A pattern of names and what is done with them: `PATTERN=STYLE`, or `PATTERN@AXIS=STYLE`
-    #[arg(long = "rule", value_name = "RULE")]
-    rules: Vec<String>,
-    /// A JSON file with an object from patterns to styles, or to objects from axes to styles
-    #[arg(long = "rules", value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Refuse tensors that no rule names, instead of giving each rank all of them
-    #[arg(long)]
-    refuse_unmatched: bool,
+    #[command(flatten)]
+    division: Division,
     /// List what this rank holds
     #[arg(long)]
     rank: Option<u64>,
@@ -49,7 +37,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn run(&self) -> Done {
-        let rules = self.parallel_rules()?;
+        let rules = self.division.rules()?;
         let options = OpenOptions {
             rules: Rules::Compatible,
             ..OpenOptions::default()
@@ -64,81 +52,18 @@ impl Plan {
             .map(|()| FINE);
         }
         let rules = checkpoint.bind(&rules)?;
-        let plans = (0..self.mesh.n_ranks()).map(|rank| checkpoint.rank_plan(&rules, rank));
+        let plans =
+            (0..self.division.mesh.n_ranks()).map(|rank| checkpoint.rank_plan(&rules, rank));
         let plans: Vec<RankPlan> = plans.collect::<Result<_, Error>>()?;
         match self.json {
             true => print_json(&json!({
-                "mesh": self.mesh.to_string(),
+                "mesh": self.division.mesh.to_string(),
                 "size_bytes": checkpoint.size_bytes(),
                 "ranks": plans.iter().map(|plan| rank_json(&checkpoint, plan)).collect::<Vec<_>>(),
             }))?,
             false => self.show(&checkpoint, &plans)?,
         }
         Ok(FINE)
-    }
-
-    fn parallel_rules(&self) -> Result<ParallelRules, Error> {
-        let mut rules = ParallelRules::new(self.mesh.clone());
-        if self.refuse_unmatched {
-            rules = rules.with_unmatched(Unmatched::Refuse);
-        }
-        for rule in &self.rules {
-            let (name, style) = rule.split_once('=').ok_or_else(|| {
-                let message = format!("rule `{rule}` has no `=`");
-                Error::new(ErrorKind::InvalidArgument, message)
-                    .with_hint("write `PATTERN=STYLE`, as in `**.q_proj=colwise`")
-            })?;
-            let (pattern, axis) = match name.split_once('@') {
-                Some((pattern, axis)) => (pattern, Some(axis)),
-                None => (name, None),
-            };
-            self.add(&mut rules, pattern, axis, style)?;
-        }
-        if let Some(file) = &self.file {
-            self.add_file(&mut rules, file)?;
-        }
-        Ok(rules)
-    }
-
-    fn add_file(&self, rules: &mut ParallelRules, file: &Path) -> Result<(), Error> {
-        let named = |error: Error| error.with_file(file.to_string_lossy());
-        let text = std::fs::read(file)
-            .map_err(|error| named(Error::new(ErrorKind::Io, format!("cannot read: {error}"))))?;
-        let wrong = |what: String| named(Error::new(ErrorKind::InvalidArgument, what));
-        let found: BTreeMap<String, Value> = serde_json::from_slice(&text)
-            .map_err(|error| wrong(format!("these are no rules: {error}")))?;
-        for (pattern, said) in &found {
-            let by_axis: Vec<(Option<&str>, &Value)> = match said {
-                Value::Object(by_axis) => by_axis
-                    .iter()
-                    .map(|(axis, style)| (Some(&axis[..]), style))
-                    .collect(),
-                style => vec![(None, style)],
-            };
-            for (axis, style) in by_axis {
-                let style = style.as_str();
-                let style =
-                    style.ok_or_else(|| wrong(format!("rule `{pattern}` says no style")))?;
-                self.add(rules, pattern, axis, style).map_err(named)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a rule, but for one of a usual axis that the mesh has not: that is not divided.
-    fn add(
-        &self,
-        rules: &mut ParallelRules,
-        pattern: &str,
-        axis: Option<&str>,
-        style: &str,
-    ) -> Result<(), Error> {
-        let style: Style = style.parse()?;
-        let usual = style.usual_axis();
-        match axis {
-            None if self.mesh.axis(usual).is_none() => Ok(()),
-            axis => rules.add(Pattern::new(pattern), axis.unwrap_or(usual), style),
-        }
     }
 
     fn show(&self, checkpoint: &Checkpoint, plans: &[RankPlan]) -> Done<()> {
@@ -152,11 +77,11 @@ impl Plan {
             counted(checkpoint.n_tensors() as u64, "tensor"),
             Bytes(checkpoint.size_bytes()),
             counted(checkpoint.files().len() as u64, "file"),
-            self.mesh,
+            self.division.mesh,
         )?;
         let held = |plan: &RankPlan| plan.held_bytes;
         for plan in plans {
-            let seat = self.mesh.axes().iter().zip(&plan.coordinates);
+            let seat = self.division.mesh.axes().iter().zip(&plan.coordinates);
             let seat: Vec<String> = seat
                 .map(|(MeshAxis { name, .. }, at)| format!("{name} {at}"))
                 .collect();

@@ -1,13 +1,13 @@
 //! `tensorhold shard` and `tensorhold merge`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use tensorhold::{Checkpoint, Error, ErrorKind, Escaped, OpenOptions, SaveOptions, parse_bytes};
+use tensorhold::{Checkpoint, Escaped, OpenOptions, SaveOptions, parse_bytes};
 
 use crate::FINE;
-use crate::output::{Done, note_ambiguous_metadata, stdout};
+use crate::output::{Done, is_there, list, note_ambiguous_metadata, stdout};
 use crate::progress::Progress;
 
 /// Writes a checkpoint in shards, with the index that names them
@@ -57,11 +57,7 @@ impl Shard {
             progress.add(bytes)
         })?;
         drop(progress);
-        let mut out = stdout();
-        for path in written {
-            writeln!(out, "{}", Escaped(&path.to_string_lossy()))?;
-        }
-        out.flush()?;
+        list(&written)?;
         Ok(FINE)
     }
 }
@@ -84,10 +80,4 @@ impl Merge {
         out.flush()?;
         Ok(FINE)
     }
-}
-
-fn is_there(path: &Path) -> Error {
-    Error::new(ErrorKind::InvalidArgument, "is there already")
-        .with_file(path.to_string_lossy())
-        .with_hint("give `--force` to replace it")
 }

@@ -538,3 +538,69 @@ fn plan_refuses_rules_that_do_not_fit() {
         assert!(shown.contains(message), "{shown}");
     }
 }
+
+#[test]
+fn a_checkpoint_is_resharded_and_consolidated_to_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (tp4, tp2, whole) = (at("tp4"), at("tp2"), at("whole"));
+    let by = ["--rule", "layers.*.q=colwise"];
+    let reshard = |from: &str, to: &str, mesh: &str| {
+        run(&[&["reshard", from, to, "--mesh", mesh], &by[..]].concat())
+    };
+    let (code, shown) = reshard(&path, &tp4, "tp=4");
+    assert_eq!(code, 0, "{shown}");
+    let names: Vec<&str> = shown.lines().map(|line| &line[tp4.len() + 1..]).collect();
+    let expected = (1..5).map(|rank| format!("shard-{rank:05}-model-00001-of-00001.safetensors"));
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    assert_eq!(reshard(&tp4, &tp2, "tp=2").0, 0);
+    assert_eq!(fs::read_dir(&tp2).unwrap().count(), 2);
+    let (code, shown) = run(&["consolidate", &tp2, &whole, "--max-shard-size", "1kB"]);
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.ends_with("model.safetensors.index.json\n"), "{shown}");
+    let (code, shown) = run(&["diff", &path, &whole]);
+    assert_eq!(
+        (code, shown.starts_with("the same: 9 tensors")),
+        (0, true),
+        "{shown}"
+    );
+
+    let (code, shown) = reshard(&path, &tp2, "tp=4");
+    assert_eq!(
+        (code, shown.contains("is there already")),
+        (2, true),
+        "{shown}"
+    );
+    let force = ["reshard", &path, &tp2, "--mesh", "tp=1", "--force"];
+    assert_eq!(run(&force).0, 0);
+    assert_eq!(fs::read_dir(&tp2).unwrap().count(), 1);
+    let (code, shown) = run(&["consolidate", &tp4, &whole]);
+    assert_eq!(
+        (code, shown.contains("is there already")),
+        (2, true),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_hole_is_not_consolidated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path());
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (torn, whole) = (at("torn"), at("whole"));
+    let by = ["--mesh", "tp=2", "--rule", "embed=embedding_rowwise"];
+    assert_eq!(run(&[&["reshard", &path, &torn], &by[..]].concat()).0, 0);
+    let second = "shard-00002-model-00001-of-00001.safetensors";
+    fs::remove_file(Path::new(&torn).join(second)).unwrap();
+    let (code, shown) = run(&["consolidate", &torn, &whole]);
+    assert_eq!(code, 2);
+    let hole =
+        "a tensor has 400 of 800 elements in the files of the folder (tensor `embed.weight`)";
+    assert!(shown.contains(hole), "{shown}");
+    assert!(
+        shown.contains("hint: a file of the save is missing"),
+        "{shown}"
+    );
+    assert!(!Path::new(&whole).exists());
+}
