@@ -167,7 +167,7 @@ pub fn assemble(checkpoint: &Checkpoint) -> Result<Vec<WholeTensor>> {
     let files = checkpoint.files();
     let saves: BTreeSet<Option<&str>> = files.iter().map(words::save_of).collect();
     if saves.len() > 1 {
-        let message = format!("the files are of {} saves", saves.len());
+        let message = format!("the folder has files of {} saves", saves.len());
         let folder = files[0].path().parent().unwrap_or(files[0].path());
         return Err(
             Error::new(ErrorKind::InvalidTensor, message).with_file(folder.to_string_lossy())

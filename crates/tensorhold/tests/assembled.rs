@@ -324,7 +324,8 @@ fn holes_overlaps_and_mixed_saves_are_refused_with_file_and_tensor() {
     assert_eq!(error.message(), hole);
 
     fs::copy(at("others").join(&names[3]), path(3)).unwrap();
-    assert_eq!(refused(&at("ranks")).message(), "the files are of 2 saves");
+    let mixed = "the folder has files of 2 saves";
+    assert_eq!(refused(&at("ranks")).message(), mixed);
 
     fs::write(path(3), kept).unwrap();
     fs::copy(path(3), at("ranks").join("zz.safetensors")).unwrap();

@@ -36,8 +36,9 @@ type Ranges = Vec<Range<u64>>;
 /// bytes that were written; some MB are in memory at a time. Gives the paths that were written.
 ///
 /// # Errors
-/// Those of [`ParallelRules::held`] and of [`Assembled::stream`]; `InvalidArgument` with the tensor if no rank would hold a part of it, if
-/// the files would lie in the folder of the source, or among others that would be taken for theirs; `Io` and others of a save.
+/// Those of [`ParallelRules::bind`], of [`BoundRules::held`](tensorhold_core::BoundRules::held) and of [`Assembled::stream`];
+/// `InvalidArgument` with the tensor if no rank would hold a part of it, if the files would lie in the folder of the source, or among
+/// others that would be taken for theirs; `Io` and others of a save.
 pub fn reshard(
     source: &Assembled,
     rules: &ParallelRules,
@@ -48,18 +49,16 @@ pub fn reshard(
     let folder = folder.as_ref();
     refuse_own_folder(source.checkpoint(), &folder.join(INDEX))?;
     let by_file = divide(source, rules)?;
-    std::fs::create_dir_all(folder)
-        .map_err(|error| io_error(error, folder, "create the folder"))?;
     let _turn = Turn::take(&folder.join(INDEX))?;
     let earlier = earlier(folder)?;
-    let mut metadata = words::metadata_of(source.checkpoint())?;
+    let metadata = words::metadata_of(source.checkpoint())?;
     let mut files = Unnamed::new(folder);
     let mut windows = Windows::of(source);
     for ((rank, part), chunks) in by_file {
         let mut beside = describe(source, &chunks, &files.key, &metadata);
         if files.names.is_empty() {
             // One file has what the checkpoint says as a whole.
-            beside.append(&mut metadata);
+            beside.extend(metadata.clone());
         }
         let path = files.begin(files::name(rank, part));
         write(
@@ -104,11 +103,12 @@ fn divide(source: &Assembled, rules: &ParallelRules) -> Result<BTreeMap<(u64, us
     let named = tensors
         .iter()
         .map(|tensor| (&tensor.name[..], &tensor.shape[..]));
+    let rules = rules.bind(named.collect())?;
     let mut seen: Vec<HashSet<Ranges>> = vec![HashSet::new(); tensors.len()];
     // The first file is there also where there is no tensor.
     let mut by_file = BTreeMap::from([((0, 0), Vec::new())]);
     for rank in 0..n_ranks {
-        let held = rules.held(rank, named.clone())?;
+        let held = rules.held(rank)?;
         for (number, (tensor, held)) in tensors.iter().zip(held).enumerate() {
             let Some(held) = held else {
                 continue;
