@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use tensorhold::{Checkpoint, OpenOptions, Request, Selection, TransferOptions};
+use tensorhold::{Checkpoint, OpenOptions, Request, Selection, TransferOptions, WholeTensor};
 
-use crate::checkpoint::TensorInfo;
 use crate::error;
 use crate::load::{Filled, Wanted};
 use crate::on_device::Targets;
@@ -24,6 +23,12 @@ pub(crate) struct Pieces {
 /// A box of a piece: the file's number, the name, and for each dimension the first position and the end.
 type Region<'py> = (usize, Bound<'py, PyString>, Vec<(u64, u64)>);
 
+/// A piece: the file's number, its first positions in the whole, its shape.
+type Piece = (usize, Vec<u64>, Vec<u64>);
+
+/// A tensor: its name, dtype and shape, and its pieces.
+type Whole = (String, &'static str, Vec<u64>, Vec<Piece>);
+
 #[pymethods]
 impl Pieces {
     #[new]
@@ -36,14 +41,11 @@ impl Pieces {
         })
     }
 
-    /// Returns what the headers say of all pieces, file by file.
-    fn infos(&self) -> Vec<Vec<TensorInfo>> {
-        let mut infos: Vec<Vec<TensorInfo>> = Vec::new();
-        infos.resize_with(self.checkpoint.files().len(), Vec::new);
-        for tensor in self.checkpoint.tensors() {
-            infos[tensor.file_index()].push(TensorInfo::of(&tensor));
-        }
-        infos
+    /// Returns the whole tensors that the pieces make: name, dtype, shape, and the pieces.
+    fn tensors(&self, py: Python<'_>) -> PyResult<Vec<Whole>> {
+        let assembled = py.detach(|| tensorhold::assemble(&self.checkpoint));
+        let tensors = assembled.map_err(|error| error::to_py(py, &error))?;
+        Ok(tensors.into_iter().map(whole).collect())
     }
 
     /// Returns the `__metadata__` of each file.
@@ -98,4 +100,15 @@ impl Pieces {
             false => tensor.request().part(selection),
         })
     }
+}
+
+fn whole(tensor: WholeTensor) -> Whole {
+    let piece = |chunk: &tensorhold::Chunk| {
+        let ranges = chunk.ranges.iter();
+        let sizes = ranges.clone().map(|range| range.end - range.start);
+        let offsets = ranges.map(|range| range.start);
+        (chunk.file, offsets.collect(), sizes.collect())
+    };
+    let pieces = tensor.chunks.iter().map(piece).collect();
+    (tensor.name, tensor.dtype.name(), tensor.shape, pieces)
 }

@@ -19,7 +19,6 @@ __all__ = [
     "VERSION",
     "file_name",
     "is_of_a_save",
-    "sharding_from_text",
     "sharding_to_text",
     "values_from_text",
     "values_to_text",
@@ -101,28 +100,6 @@ def sharding_to_text(pieces: Mapping[str, tuple[Sequence[int], Sequence[int]]]) 
     """Of each tensor of a file where its piece begins, and the shape of the whole."""
     said = {name: {OFFSETS: list(at), SHAPE: list(shape)} for name, (at, shape) in pieces.items()}
     return json.dumps(said)
-
-
-def sharding_from_text(
-    file: str, text: str
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...] | None]]:
-    """Of each tensor of a file where its piece begins, and the shape of the whole, if said."""
-    found = {}
-    for name, said in _object(file, SHARDING, text).items():
-        offsets = _numbers(said.get(OFFSETS)) if isinstance(said, dict) else None
-        shape = _numbers(said.get(SHAPE, [])) if isinstance(said, dict) else None
-        if offsets is None or shape is None:
-            raise _wrong(file, SHARDING, f"has no offsets for `{name}`")
-        found[name] = (offsets, shape if SHAPE in said else None)
-    return found
-
-
-def _numbers(found: Any) -> tuple[int, ...] | None:
-    if not isinstance(found, list) or any(
-        type(number) is not int or number < 0 for number in found
-    ):
-        return None
-    return tuple(found)
 
 
 def _object(file: str, key: str, text: str) -> dict[str, Any]:
