@@ -191,3 +191,37 @@ def save_async_and_load(rank: int, path: str) -> None:
     state = divided_state(_shape(), blank=False)
     dcp.async_save(state, storage_writer=StorageWriter(path, save_distributed=True)).result()
     load_resharded(rank, path, "ours")
+
+
+def awkward_state(blank: bool) -> dict[str, torch.Tensor]:
+    """Tensors that PyTorch cannot put together out of what ranks have saved."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("tp",))
+    ways = {
+        "integers": (torch.arange(35).reshape(7, 5), Shard(0)),
+        "flags": (torch.arange(11) % 3 == 0, Shard(0)),
+        "scalar": (torch.tensor(3.5), Replicate()),
+        "columns": (torch.arange(21.0).bfloat16().reshape(3, 7), Shard(1)),
+        "bytes": (torch.arange(9, dtype=torch.uint8).view(torch.float8_e8m0fnu), Replicate()),
+    }
+    made = {}
+    for name, (tensor, placement) in ways.items():
+        whole = torch.zeros_like(tensor) if blank else tensor
+        made[name] = distribute_tensor(whole, mesh, [placement], src_data_rank=None)
+    return made
+
+
+def save_awkward(rank: int, path: str) -> None:
+    writer = HuggingFaceStorageWriter(path, save_distributed=True)
+    dcp.save(awkward_state(blank=False), storage_writer=writer)
+
+
+def load_awkward(rank: int, path: str, by: str) -> None:
+    expected, found = awkward_state(blank=False), awkward_state(blank=True)
+    if by == "theirs":
+        # Its reader has no word for this type.
+        del expected["bytes"], found["bytes"]
+    reader = StorageReader(path) if by == "ours" else HuggingFaceStorageReader(path)
+    dcp.load(found, storage_reader=reader)
+    for name, tensor in expected.items():
+        one, other = found[name].to_local(), tensor.to_local()
+        assert torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8)), name
