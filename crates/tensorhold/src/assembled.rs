@@ -173,18 +173,19 @@ pub fn assemble(checkpoint: &Checkpoint) -> Result<Vec<WholeTensor>> {
             Error::new(ErrorKind::InvalidTensor, message).with_file(folder.to_string_lossy())
         );
     }
-    let sharding = files.iter().map(words::sharding_of);
-    let sharding = sharding.collect::<Result<Vec<_>>>()?;
     let mut found: Vec<Found> = Vec::new();
-    let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(checkpoint.n_tensors());
-    for tensor in checkpoint.tensors() {
-        let name = tensor.info().name;
-        let number = *by_name.entry(name).or_insert_with(|| {
-            found.push(Found::of(&tensor));
-            found.len() - 1
-        });
-        let said = sharding[tensor.file_index()].get(name);
-        found[number].add(&tensor, said)?;
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    let mut tensors = checkpoint.tensors().peekable();
+    for (number, file) in files.iter().enumerate() {
+        let sharding = words::sharding_of(file)?;
+        while let Some(tensor) = tensors.next_if(|tensor| tensor.file_index() == number) {
+            let name = tensor.info().name;
+            let number = *by_name.entry(name).or_insert_with(|| {
+                found.push(Found::of(&tensor));
+                found.len() - 1
+            });
+            found[number].add(&tensor, sharding.get(name))?;
+        }
     }
     found
         .into_iter()

@@ -10,8 +10,8 @@ use std::path::Path;
 use proptest::prelude::*;
 use tensorhold::{
     Assembled, Checkpoint, Dtype, Error, ErrorKind, FusedPart, OpenOptions, ParallelRules, Pattern,
-    Placement, SaveOptions, Style, TensorSpec, Transfer, TransferOptions, consolidate, reshard,
-    save_file,
+    Placement, SaveOptions, Style, TensorSpec, Transfer, TransferOptions, consolidate,
+    existing_chunks, reshard, save_file,
 };
 
 type Tensors = BTreeMap<String, (Dtype, Vec<u64>, Vec<u8>)>;
@@ -454,6 +454,13 @@ fn neither_the_source_nor_files_of_others_are_written_over() {
     let source = Assembled::open(at("whole"), &options()).unwrap();
     let save = SaveOptions::default();
     let one = rules("tp=1", &[]);
+    assert_eq!(existing_chunks(&at("none")).unwrap(), None);
+    fs::create_dir(at("index")).unwrap();
+    fs::write(at("index").join("mine.json"), "{}").unwrap();
+    assert_eq!(existing_chunks(&at("index")).unwrap(), None);
+    let index = at("index").join("model.safetensors.index.json");
+    fs::write(&index, "{}").unwrap();
+    assert_eq!(existing_chunks(&at("index")).unwrap(), Some(index));
     for (to, expected) in [
         ("whole", "would lie in the folder"),
         ("other", "would be taken for"),

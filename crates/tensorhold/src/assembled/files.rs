@@ -10,6 +10,9 @@ use tensorhold_core::Result;
 
 const SUFFIX: &str = ".safetensors";
 
+/// What a save that is not divided has beside its files; it could name one file only for each tensor.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
 /// The name of a file that a rank has; further chunks of the same tensors have files of their own.
 pub(super) fn name(rank: u64, part: usize) -> String {
     let more = match part {
@@ -70,18 +73,23 @@ pub fn existing_chunks(folder: &Path) -> Result<Option<PathBuf>> {
     if !folder.is_dir() {
         return Ok(None);
     }
-    let first = of_tensors(folder)?.into_iter().next();
+    let names = all(folder)?;
+    let first = names
+        .iter()
+        .find(|name| is_of_tensors(name) || *name == INDEX);
     Ok(first.map(|name| folder.join(name)))
 }
 
 /// The names of the files of tensors in a folder, in order.
 pub(super) fn of_tensors(folder: &Path) -> Result<Vec<OsString>> {
     let mut names = all(folder)?;
-    names.retain(|name| {
-        let name = name.to_string_lossy();
-        name.ends_with(SUFFIX) && !name.starts_with('.')
-    });
+    names.retain(is_of_tensors);
     Ok(names)
+}
+
+fn is_of_tensors(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    name.ends_with(SUFFIX) && !name.starts_with('.')
 }
 
 /// The names of everything in a folder, in order.

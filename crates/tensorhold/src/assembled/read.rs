@@ -136,7 +136,7 @@ fn request(chunk: &Tensor<'_>, has: &[Range<u64>], part: &[Range<u64>]) -> Resul
     })
 }
 
-/// A box and the chunks of its tensor, in bytes.
+/// A box and the chunks of its tensor that meet it, in bytes.
 struct Geometry<'a> {
     ranges: Ranges,
     chunks: Vec<(&'a Chunk, Ranges)>,
@@ -146,7 +146,7 @@ impl<'a> Geometry<'a> {
     /// Of a box that is not empty.
     fn of(tensor: &'a WholeTensor, ranges: &[Range<u64>]) -> Result<Geometry<'a>> {
         let there = tensor.chunks.iter();
-        let there = there.filter(|chunk| !is_empty(&chunk.ranges));
+        let there = there.filter(|chunk| meets(&chunk.ranges, ranges));
         let chunks: Option<Vec<(&Chunk, Ranges)>> = there
             .clone()
             .map(|chunk| Some((chunk, in_bytes(tensor.dtype, &chunk.ranges)?)))
@@ -271,6 +271,11 @@ fn meet(one: &[Range<u64>], other: &[Range<u64>]) -> Ranges {
     pairs
         .map(|(one, other)| one.start.max(other.start)..one.end.min(other.end))
         .collect()
+}
+
+fn meets(one: &[Range<u64>], other: &[Range<u64>]) -> bool {
+    let mut pairs = one.iter().zip(other);
+    pairs.all(|(one, other)| one.start.max(other.start) < one.end.min(other.end))
 }
 
 fn is_empty(ranges: &[Range<u64>]) -> bool {

@@ -26,8 +26,6 @@ const MAX_RANKS: u64 = 1 << 16;
 /// What a rank holds of a tensor in more boxes than this would take a file for each.
 const MAX_BOXES: u64 = 1 << 12;
 
-const INDEX: &str = "model.safetensors.index.json";
-
 type Ranges = Vec<Range<u64>>;
 
 /// Writes the whole tensors of `source` to `folder` as the ranks of a mesh hold them by `rules`, in the files of a distributed checkpoint:
@@ -47,9 +45,9 @@ pub fn reshard(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<PathBuf>> {
     let folder = folder.as_ref();
-    refuse_own_folder(source.checkpoint(), &folder.join(INDEX))?;
+    refuse_own_folder(source.checkpoint(), &folder.join(files::INDEX))?;
     let by_file = divide(source, rules)?;
-    let _turn = Turn::take(&folder.join(INDEX))?;
+    let _turn = Turn::take(&folder.join(files::INDEX))?;
     let earlier = earlier(folder)?;
     let metadata = words::metadata_of(source.checkpoint())?;
     let mut files = Unnamed::new(folder);
@@ -248,7 +246,7 @@ fn earlier(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut names = files::all(folder)?;
     names.retain(|name| {
         let name = name.to_string_lossy();
-        files::is_of_a_save(&name) || name == INDEX
+        files::is_of_a_save(&name) || name == files::INDEX
     });
     Ok(names.iter().map(|name| folder.join(name)).collect())
 }
