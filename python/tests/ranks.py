@@ -58,13 +58,16 @@ class World:
 
 
 def _serve(rank: int, n_ranks: int, port: int, orders: Any, answers: Any) -> None:
+    # The folder of the test that starts the ranks is gone when the next one runs.
+    os.chdir("/")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     timeout = timedelta(seconds=_SECONDS // 2)
     dist.init_process_group("gloo", rank=rank, world_size=n_ranks, timeout=timeout)
     while True:
-        function, arguments = orders.get()
         try:
+            # The function comes by its name: its module may be imported here.
+            function, arguments = orders.get()
             function(rank, *arguments)
         except BaseException:
             answers.put((rank, traceback.format_exc()))

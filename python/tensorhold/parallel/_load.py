@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tensorhold import _native
 from tensorhold._errors import ArgumentError
 from tensorhold.checkpoint import Checkpoint
-from tensorhold.parallel._rules import engine_rules
+from tensorhold.parallel._rules import engine_rules, given_rules
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -40,13 +40,15 @@ def load(
         rules: What is divided how: from patterns of names of modules or tensors to styles
             (`"colwise"`, `"rowwise"`, ... of a `tp_plan`), to placements such as `Shard(0)`, or to
             mappings from axes to these. `*` is one part of a name, or letters of it, `**` any
-            number of parts. The rule that names a tensor most closely counts.
+            number of parts. The rule that names a tensor most closely counts. Where it is None, the
+            rules are those of the `transformers` model whose `config.json` lies beside the files.
         device: Where the tensors are to be.
         process_group: Whose ranks those of the mesh are; the default group where it is None.
         as_dtensor: Whether to give DTensors, for which `mesh` is to be a `DeviceMesh`.
         unmatched: What becomes of a tensor that no rule names: `"replicate"` or `"refuse"`.
         tied: Tensors that the checkpoint keeps under another name: from the name to give to that
-            name, as `{"lm_head.weight": "model.embed_tokens.weight"}`.
+            name, as `{"lm_head.weight": "model.embed_tokens.weight"}`. Where it is None, those that
+            `rules_of` found.
         dtype: What floats are cast to.
         threads: How many threads read.
 
@@ -62,7 +64,7 @@ def load(
         {'a.weight': tensor([[0., 1.],
                 [4., 5.]])}
     """
-    tied = {} if tied is None else tied
+    rules, tied = given_rules(source, mesh, rules, tied)
     with _opened(source, device) as checkpoint:
         held = shares(
             checkpoint,
@@ -120,9 +122,10 @@ def shares(
         raise ArgumentError(
             f"`unmatched` is {unmatched!r}: give 'replicate' or 'refuse'", kind="InvalidArgument"
         )
+    rules, tied = given_rules(source, mesh, rules, tied)
     axes, place = _seat(mesh, rank, process_group)
-    words = engine_rules({} if rules is None else rules, axes)
-    aliases = list(({} if tied is None else tied).items())
+    words = engine_rules(rules, axes)
+    aliases = list(tied.items())
     with _opened(source, "cpu") as checkpoint:
         return checkpoint._native.shares(axes, place, words, unmatched == "refuse", aliases)
 

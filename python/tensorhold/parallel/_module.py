@@ -41,27 +41,34 @@ def fill(
     threads: int | None,
 ) -> tuple[list[str], list[str]]:
     slots = _slots(model)
-    stored, missing = {}, []
+    stored: dict[str, list[_Slot]] = {}
+    missing = []
+    # Weights that are tied and were divided each by itself are tensors of their own.
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
     for slot in slots:
-        name = next((name for name in slot.names if name in checkpoint), None)
+        names = [*slot.names, *(tied[name] for name in slot.names if name in tied)]
+        name = next((name for name in names if name in checkpoint), None)
         if name is None:
             missing.append(slot.names[0])
         else:
             _check(name, slot, checkpoint)
-            stored[name] = slot
-    known = {name for slot in slots for name in slot.names}
+            stored.setdefault(name, []).append(slot)
+    known = {name for slot in slots for name in slot.names} | stored.keys()
     unexpected = [name for name in checkpoint if name not in known]
     if strict and (missing or unexpected):
         raise RuntimeError(_mismatch(type(model).__name__, missing, unexpected))
-    made = {}
-    for name, slot in stored.items():
+    made = []
+    for slot in (slot for found in stored.values() for slot in found):
         if slot.tensor.is_meta:
-            made[name] = slot
+            made.append(slot)
             slot.tensor = _materialized(slot.tensor, device)
-    parts = {name: slot.share for name, slot in stored.items()}
-    into = {name: slot.local() for name, slot in stored.items()}
-    checkpoint.load(parts, into=into, threads=threads)
-    for slot in made.values():
+    # A name is loaded once at a time.
+    for number in range(max(map(len, stored.values()), default=0)):
+        turn = {name: found[number] for name, found in stored.items() if number < len(found)}
+        parts = {name: slot.share for name, slot in turn.items()}
+        into = {name: slot.local() for name, slot in turn.items()}
+        checkpoint.load(parts, into=into, threads=threads)
+    for slot in made:
         for name in slot.names:
             _assign(model, name, slot.tensor)
     return missing, unexpected

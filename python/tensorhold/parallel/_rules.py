@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
 
 from tensorhold._errors import ArgumentError
+from tensorhold.checkpoint import Checkpoint
 from tensorhold.parallel._words import engine_words
 
-__all__ = ["engine_rules", "rules_of"]
+__all__ = ["engine_rules", "given_rules", "rules_of"]
 
 _Axes = Sequence[tuple[str, int]]
 
@@ -44,8 +48,40 @@ def engine_rules(rules: Mapping[str, Any], axes: _Axes) -> list[tuple[str, str, 
     return found
 
 
+class ModelRules(dict[str, Any]):
+    """The rules of a model, and which of its weights are one with another."""
+
+    def __init__(self, rules: Mapping[str, Any], tied: Mapping[str, str]) -> None:
+        super().__init__(rules)
+        self.tied = dict(tied)
+
+
+def given_rules(
+    source: Any, mesh: Any, rules: Mapping[str, Any] | None, tied: Mapping[str, str] | None
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """What was given, or else what the model says whose configuration lies beside the checkpoint.
+
+    Raises:
+        ValueError: No rules were given, and there is no such model.
+    """
+    if rules is None:
+        sizes = mesh.values() if isinstance(mesh, Mapping) else mesh.shape
+        rules = {} if prod(sizes) == 1 else _rules_beside(source)
+    if tied is None:
+        tied = getattr(rules, "tied", {})
+        if tied:
+            # Some checkpoints have both.
+            checkpoint = source if isinstance(source, Checkpoint) else Checkpoint(source)
+            tied = {name: kept for name, kept in tied.items() if name not in checkpoint}
+            if checkpoint is not source:
+                checkpoint.close()
+    return rules, tied
+
+
 def rules_of(model: Any) -> dict[str, Any]:
     """The rules that a model of `transformers` has for itself: its `tp_plan`, and its stages.
+
+    With these rules, `load` also knows which weights are tied.
 
     Args:
         model: The model; one on the `meta` device will do.
@@ -65,9 +101,47 @@ def rules_of(model: Any) -> dict[str, Any]:
             style = "stages" if number == at else "first_stage" if number < at else "last_stage"
             rules[prefix + module] = _beside(rules.get(prefix + module), style)
         rules["lm_head"] = _beside(rules.get("lm_head"), "last_stage")
-    # A tied weight has one name here, and in the checkpoint.
-    names = [name for name, _ in model.named_parameters()]
-    return {pattern: said for pattern, said in rules.items() if _names_any(pattern, names)}
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    names = [*(name for name, _ in model.named_parameters()), *tied]
+    return ModelRules(
+        {pattern: said for pattern, said in rules.items() if _names_any(pattern, names)}, tied
+    )
+
+
+def _rules_beside(source: Any) -> dict[str, Any]:
+    """The rules of the model whose `config.json` lies beside a checkpoint."""
+    folder = _folder(source)
+    if not (folder / "config.json").is_file():
+        _refuse(f"no rules were given, and there is no `config.json` beside {folder / '*'}")
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        _refuse(f"no rules were given, and there is no `transformers` to ask for them: {error}")
+    try:
+        # Its model is one that `transformers` has: no code that came with the checkpoint is run.
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        _refuse(f"no rules were given, and {folder / 'config.json'} does not say them: {error}")
+    (name, *_) = config.architectures or ["none"]
+    model = getattr(transformers, name, None)
+    if not isinstance(model, type) or not issubclass(model, transformers.PreTrainedModel):
+        _refuse(f"no rules were given, and `transformers` has no model `{name}`")
+    with torch.device("meta"):
+        return rules_of(model(config))
+
+
+def _folder(source: Any) -> Path:
+    if isinstance(source, Checkpoint):
+        source = source.files
+    first = source if isinstance(source, (str, os.PathLike)) else next(iter(source), "")
+    path = Path(first)
+    return path if path.is_dir() else path.parent
+
+
+def _refuse(what: str) -> NoReturn:
+    hint = 'give `rules`, such as {"model.layers.*.mlp.down_proj": "rowwise"}, or `rules_of(model)`'
+    raise ArgumentError(f"{what}\nhint: {hint}", kind="InvalidArgument", hint=hint)
 
 
 def _names_any(pattern: str, names: Sequence[str]) -> bool:
