@@ -64,6 +64,36 @@ def llama_shards() -> list[Path]:
     ]
 
 
+def saved_by_ranks(n_ranks: int, *, is_small: bool = False) -> list[Path]:
+    """Half of the model as so many ranks save it together: each has a part of the rows of all."""
+    paths = []
+    for rank in range(n_ranks):
+        entries, offsets = [], {}
+        for name, shape in saved_shapes(is_small=is_small).items():
+            n_rows = shape[0] // n_ranks
+            piece = [n_rows, *shape[1:]]
+            dtype, width = ("F32", 4) if is_small else ("BF16", 2)
+            entries.append((name, dtype, piece, width * math.prod(piece)))
+            offsets[name] = {"saved_offsets": [rank * n_rows, *[0] * (len(shape) - 1)]}
+        beside = {"DCP_SHARDING_INFO": json.dumps(offsets), "DCP_VERSION": "1.0", "format": "pt"}
+        folder = f"saved-by-{n_ranks}{'-small' if is_small else ''}"
+        name = f"{folder}/shard-{rank + 1:05}-model-00001-of-00001"
+        paths.append(_made(name, entries, beside))
+    return paths
+
+
+def saved_shapes(*, is_small: bool = False) -> dict[str, list[int]]:
+    """The tensors that the ranks of `saved_by_ranks` hold together."""
+    if is_small:
+        return {"first": [8, 4], "second": [8, 4]}
+    numbers = [f".{number}." for number in range(11, 22)]
+    return {
+        name: shape
+        for name, _, shape, _ in _llama_entries()
+        if not any(number in name for number in numbers)
+    }
+
+
 def many_shards() -> list[Path]:
     """A thousand tensors of 1 MB in two hundred files."""
     n_files = 200
@@ -169,13 +199,13 @@ def _floats(names: list[str]) -> list[Entry]:
     return [(name, "F32", [4], 16) for name in names]
 
 
-def _made(name: str, entries: list[Entry]) -> Path:
+def _made(name: str, entries: list[Entry], beside: dict[str, str] | None = None) -> Path:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("wb") as file:
-            file.write(_head(entries))
+            file.write(_head(entries, beside))
             file.writelines(_random(sum(size for *_, size in entries)))
             file.flush()
             os.fsync(file.fileno())
@@ -183,8 +213,9 @@ def _made(name: str, entries: list[Entry]) -> Path:
     return path
 
 
-def _head(entries: list[Entry]) -> bytes:
-    header, start = {}, 0
+def _head(entries: list[Entry], beside: dict[str, str] | None = None) -> bytes:
+    header: dict[str, object] = {} if beside is None else {"__metadata__": beside}
+    start = 0
     for name, dtype, shape, size in entries:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
         start += size
