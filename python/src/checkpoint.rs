@@ -238,6 +238,14 @@ impl Checkpoint {
         parallel::shares(py, checkpoint, mesh, rank, rules, refuses_unmatched, &tied)
     }
 
+    /// Returns the size of the files, how much of it is in the page cache (`None` if unknown), and whether a file is on a network.
+    fn residence(&self, py: Python<'_>) -> PyResult<(u64, Option<u64>, bool)> {
+        let opened = self.opened(py)?;
+        let found = py.detach(|| opened.checkpoint.residence());
+        let found = found.map_err(|error| error::to_py(py, &error))?;
+        Ok((found.size_bytes, found.cached_bytes, found.is_network))
+    }
+
     /// Closes the files; tensors that were given stay.
     fn close(&self) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
@@ -265,10 +273,12 @@ fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
         "mmap" => Ok(Backend::Mmap),
         "pread" => Ok(Backend::Pread),
         "direct" => Ok(Backend::Direct),
+        "shared" => Ok(Backend::Shared),
         "gds" => Ok(Backend::Gds),
         _ => {
-            let message =
-                format!("backend `{name}` is none of `auto`, `mmap`, `pread`, `direct`, `gds`");
+            let message = format!(
+                "backend `{name}` is none of `auto`, `mmap`, `pread`, `direct`, `shared`, `gds`"
+            );
             Err(error::new(py, ErrorKind::InvalidArgument, message))
         }
     }

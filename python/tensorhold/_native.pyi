@@ -337,6 +337,9 @@ class Checkpoint:
         refuses_unmatched: bool,
         tied: Sequence[tuple[str, str]],
     ) -> dict[str, Share]: ...
+    # The size of the files, how much of it is in the page cache if that is known, and whether a
+    # file is on a network file system.
+    def residence(self) -> tuple[int, int | None, bool]: ...
     def close(self) -> None: ...
 
 # Files that may hold pieces of the same tensors. A box is a file's number, a name, and for each

@@ -60,8 +60,9 @@ class Checkpoint(Mapping[str, Any]):
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, or `"gds"`
-            to read large tensors straight into a device, where cuFile or hipFile can.
+        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, `"shared"`
+            never to, since other processes read the same files, or `"gds"` to read large tensors
+            straight into a device, where cuFile or hipFile can.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -317,8 +318,9 @@ def open(
         framework: What to make tensors of: `pt`, `np`, `jax`, `tf`, `mlx` or `paddle`.
         device: Where tensors are to be.
         strict: Whether to refuse what the published format forbids though readers take it.
-        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, or `"gds"`
-            to read large tensors straight into a device, where cuFile or hipFile can.
+        backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, `"shared"`
+            never to, since other processes read the same files, or `"gds"` to read large tensors
+            straight into a device, where cuFile or hipFile can.
 
     Raises:
         FileNotFoundError: There is no such file.

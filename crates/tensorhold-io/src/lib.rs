@@ -40,6 +40,6 @@ pub use error::io_error;
 pub use interrupt::{check_interrupt, set_interrupt_check};
 pub use map::Map;
 pub use memory::available_memory;
-pub use open::{FileIdentity, identity, is_network, open_direct, open_regular};
+pub use open::{FileIdentity, cached_bytes, identity, is_network, open_direct, open_regular};
 pub use pread::Pread;
 pub use reading::{Access, Reading, Wanted, Way, fetch};

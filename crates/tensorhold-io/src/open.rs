@@ -66,6 +66,12 @@ pub fn is_network(file: &File) -> bool {
     platform::is_network(file)
 }
 
+/// How many of `size_bytes` of `file` from `position` are in the page cache, in whole pages; `None` where the system does not tell.
+#[must_use]
+pub fn cached_bytes(file: &File, position: u64, size_bytes: u64) -> Option<u64> {
+    platform::cached_bytes(file, position, size_bytes)
+}
+
 /// `file` opened once more, for whoever reads it past the page cache by descriptor.
 ///
 /// # Errors

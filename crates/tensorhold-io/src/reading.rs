@@ -40,6 +40,8 @@ pub enum Access {
     Buffered,
     /// Past the page cache, where the file system lets us.
     Direct,
+    /// As `Auto`, but never past the page cache, where others find what was read.
+    Shared,
 }
 
 /// How a [`Reading`] reads.
@@ -140,9 +142,13 @@ impl Reading {
     ) -> Reading {
         let is_network = is_network(file.file());
         let way = match access {
-            Access::Auto | Access::Sparing if wanted.is_short() => Way::Buffered,
+            Access::Auto | Access::Sparing | Access::Shared if wanted.is_short() => Way::Buffered,
             Access::Auto => choice::preferred(&facts(file, is_network, wanted, calls)),
             Access::Sparing => choice::sparing(&facts(file, is_network, wanted, calls)),
+            Access::Shared => match choice::preferred(&facts(file, is_network, wanted, calls)) {
+                Way::Direct => Way::Buffered,
+                way => way,
+            },
             Access::Mapped => Way::Mapped,
             Access::Buffered => Way::Buffered,
             Access::Direct => Way::Direct,

@@ -22,6 +22,8 @@ pub enum Backend {
     Pread,
     /// Reads past the page cache where the file system can, else as `Pread`: for files larger than memory, or read once.
     Direct,
+    /// As `Auto`, but never past the page cache: for files that several processes read at once, so that storage is read once.
+    Shared,
     /// As `Auto`, but tensors of 1 MiB or more that go whole to a device are read into it past the host's memory, by NVIDIA's cuFile or
     /// AMD's hipFile. What cannot go so goes as by `Auto`, and [`TransferStats::gds`](crate::TransferStats::gds) says why.
     Gds,
@@ -109,6 +111,7 @@ impl File {
             Backend::Mmap => Access::Mapped,
             Backend::Pread => Access::Buffered,
             Backend::Direct => Access::Direct,
+            Backend::Shared => Access::Shared,
         };
         let (pread, map) = match &self.bytes {
             Bytes::Mapped(map, None) => return Origin::Map(Arc::clone(map)),
@@ -136,7 +139,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
     let wants_map = match options.backend {
         Backend::Mmap => true,
         Backend::Pread | Backend::Direct => false,
-        Backend::Auto | Backend::Gds => !is_network(&file),
+        Backend::Auto | Backend::Shared | Backend::Gds => !is_network(&file),
     };
     let pread = Arc::new(Pread::new(file)?);
     let header = match cache::find(&identity, options.rules) {

@@ -29,6 +29,7 @@ mod pieces;
 mod read;
 mod report;
 mod reshard;
+mod residence;
 mod save;
 mod stream;
 mod transfer;
@@ -44,6 +45,7 @@ pub use file::{Backend, File, OpenOptions};
 pub use parallel::RankPlan;
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
+pub use residence::Residence;
 pub use save::{
     BackgroundOptions, BackgroundProgress, Outcome as SaveOutcome, PendingSave, SaveOptions,
     SaveProgress, TensorData, TensorView, Turn, existing_shards, save_file, save_in_background,
