@@ -52,6 +52,18 @@ class World:
                 wrong.append(f"rank {rank}: {text}")
         assert not wrong, "\n".join(wrong)
 
+    def run_without(self, victim: int, function: Callable[..., None], *arguments: Any) -> None:
+        """The same where one rank dies of it, which gives no answer."""
+        for orders in self._orders:
+            orders.put((function, arguments))
+        wrong = []
+        for _ in self._orders[1:]:
+            rank, text = self._answers.get(timeout=_SECONDS)
+            assert rank != victim, "it is alive"
+            if text is not None:
+                wrong.append(f"rank {rank}: {text}")
+        assert not wrong, "\n".join(wrong)
+
     def end(self) -> None:
         for process in self._processes:
             process.kill()

@@ -16,8 +16,9 @@ Example:
 
 from tensorhold._native import Share
 from tensorhold.parallel._lazy import lazy
-from tensorhold.parallel._load import load, load_into, shares
+from tensorhold.parallel._load import LoadStats, load, load_into, shares, stats
 from tensorhold.parallel._rules import rules_of
+from tensorhold.parallel._team import RankError
 from tensorhold.parallel._words import (
     Experts,
     Fused,
@@ -32,6 +33,8 @@ __all__ = [
     "Experts",
     "Fused",
     "Heads",
+    "LoadStats",
+    "RankError",
     "Replicate",
     "Shard",
     "Share",
@@ -42,4 +45,5 @@ __all__ = [
     "load_into",
     "rules_of",
     "shares",
+    "stats",
 ]

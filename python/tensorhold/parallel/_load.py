@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensorhold import _native
 from tensorhold._errors import ArgumentError
-from tensorhold.checkpoint import Checkpoint
+from tensorhold.checkpoint import Checkpoint, _dtype_name
+from tensorhold.parallel._asked import Asked, check_mode, own_backend
 from tensorhold.parallel._rules import engine_rules, given_rules
+from tensorhold.parallel._team import Team
+from tensorhold.parallel._together import load as load_together
 
 if TYPE_CHECKING:
     from os import PathLike
 
-__all__ = ["load", "load_into", "shares"]
+__all__ = ["LoadStats", "load", "load_into", "shares", "stats"]
 
 
 def load(
@@ -25,13 +29,33 @@ def load(
     rules: Mapping[str, Any] | None = None,
     device: Any = "cpu",
     process_group: Any = None,
+    mode: Literal["auto", "own", "node", "broadcast", "scatter"] = "auto",
     as_dtensor: bool = False,
     unmatched: Literal["replicate", "refuse"] = "replicate",
     tied: Mapping[str, str] | None = None,
     dtype: Any = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """What one rank of a mesh holds of a checkpoint, by name; it reads nothing else.
+    """What one rank of a mesh holds of a checkpoint, by name.
+
+    Who reads what is the `mode`; each gives the same tensors:
+
+    - `"own"`: each rank reads what it holds and nothing else, and needs no other rank. Where ranks
+      of a node hold the same bytes, they read through the page cache, so that storage is read once.
+    - `"node"`: the ranks of each node read every byte that any of them holds once, into memory that
+      they share: where the page cache cannot hold the bytes until all ranks have read them.
+    - `"broadcast"`: what several ranks hold is read by one of them, and sent to the others.
+    - `"scatter"`: each tensor is read by one rank, which sends the others their parts: for slow
+      storage that would give several parts of a tensor as slowly as all of it.
+    - `"auto"`: `"own"`, unless a `process_group` is given: then its ranks compare what they hold,
+      what is cached, and what storage and network there is, and choose. `stats` says why.
+
+    In all modes but `"own"`, and in `"auto"` with a `process_group`, every rank of the group has to
+    call this function with the same arguments but `rank` and `device`; the tensors of ranks may
+    differ as those of stages do. What differs is refused before bytes move. A rank that fails ends
+    the others with its error; one that is killed ends them within seconds, or within the group's
+    timeout where the network just goes silent, with an error that names it. The group may be of no
+    use then.
 
     Args:
         source: A file, a folder, an index, a list of files, or an open checkpoint.
@@ -44,6 +68,7 @@ def load(
             rules are those of the `transformers` model whose `config.json` lies beside the files.
         device: Where the tensors are to be.
         process_group: Whose ranks those of the mesh are; the default group where it is None.
+        mode: Who reads what.
         as_dtensor: Whether to give DTensors, for which `mesh` is to be a `DeviceMesh`.
         unmatched: What becomes of a tensor that no rule names: `"replicate"` or `"refuse"`.
         tied: Tensors that the checkpoint keeps under another name: from the name to give to that
@@ -55,7 +80,9 @@ def load(
     Raises:
         KeyError: `tied` has the name of no tensor.
         ValueError: A rule names nothing, or cannot divide what it names; a rank is none of the
-            mesh; the mesh has another number of ranks than the group.
+            mesh; the mesh has another number of ranks than the group; ranks that load together
+            have other arguments or checkpoints than each other.
+        RankError: A rank that this one loads with failed, or is gone.
 
     Example:
         >>> import torch, tensorhold
@@ -64,22 +91,30 @@ def load(
         {'a.weight': tensor([[0., 1.],
                 [4., 5.]])}
     """
-    rules, tied = given_rules(source, mesh, rules, tied)
-    with _opened(source, device) as checkpoint:
-        held = shares(
-            checkpoint,
-            mesh=mesh,
-            rank=rank,
-            rules=rules,
-            process_group=process_group,
-            unmatched=unmatched,
-            tied=tied,
-        )
-        stored = {name: share for name, share in held.items() if name not in tied}
-        tensors = checkpoint.load(stored, device=device, dtype=dtype, threads=threads)
-        for name in held.keys() & tied.keys():
-            again = {tied[name]: held[name]}
-            (tensors[name],) = checkpoint.load(again, device=device, dtype=dtype).values()
+    check_mode(mode)
+    options = {"device": device, "dtype": dtype, "threads": threads}
+    with contextlib.ExitStack() as stack:
+        if mode == "own" or (mode == "auto" and process_group is None):
+            team, chosen = None, "own"
+            why = "it was asked for" if mode == "own" else "no process group was given"
+        else:
+            team = stack.enter_context(Team(process_group))
+        backend = "auto" if team is None else "shared"
+        rules, tied = given_rules(source, mesh, rules, tied)
+        axes, place = _seat(mesh, rank, process_group)
+        words = engine_rules(rules, axes)
+        asked = Asked(mode, axes, place, words, unmatched, tied, _dtype_name(dtype))
+        checkpoint = stack.enter_context(_opened(source, device, backend))
+        tensors = None
+        if team is not None:
+            tensors, chosen, why = load_together(team, checkpoint, asked, options)
+        held = asked.shares(checkpoint)
+        if tensors is None:
+            if team is None and not isinstance(source, Checkpoint):
+                backend = own_backend(checkpoint, asked)
+                checkpoint = stack.enter_context(_opened(source, device, backend))
+            tensors = _own(checkpoint, held, tied, options)
+        _last[:] = [LoadStats(chosen, why)]
     if not as_dtensor:
         return tensors
     return {name: _dtensor(tensor, held[name], mesh) for name, tensor in tensors.items()}
@@ -118,16 +153,55 @@ def shares(
         >>> held["a.weight"].shape, held["a.weight"].ranges
         ((2, 4), [[(3, 5)], [(0, 4)]])
     """
-    if unmatched not in ("replicate", "refuse"):
-        raise ArgumentError(
-            f"`unmatched` is {unmatched!r}: give 'replicate' or 'refuse'", kind="InvalidArgument"
-        )
     rules, tied = given_rules(source, mesh, rules, tied)
     axes, place = _seat(mesh, rank, process_group)
     words = engine_rules(rules, axes)
-    aliases = list(tied.items())
+    asked = Asked("own", axes, place, words, unmatched, tied, None)
     with _opened(source, "cpu") as checkpoint:
-        return checkpoint._native.shares(axes, place, words, unmatched == "refuse", aliases)
+        return asked.shares(checkpoint)
+
+
+def stats() -> LoadStats | None:
+    """How the last `load` of this process went, and why so.
+
+    Example:
+        >>> import torch, tensorhold
+        >>> _ = tensorhold.save({"a.weight": torch.ones(2, 4)}, "a.safetensors")
+        >>> _ = load("a.safetensors", mesh={"tp": 2}, rank=0, rules={"a": "rowwise"})
+        >>> stats()
+        LoadStats(mode='own', why='no process group was given')
+    """
+    return _last[0] if _last else None
+
+
+@dataclass(frozen=True)
+class LoadStats:
+    """How a load went.
+
+    Attributes:
+        mode: Who read what: `"own"`, `"node"`, `"broadcast"` or `"scatter"`.
+        why: Why it was this mode.
+    """
+
+    mode: str
+    why: str
+
+
+_last: list[LoadStats] = []
+
+
+def _own(
+    checkpoint: Checkpoint,
+    held: Mapping[str, _native.Share],
+    tied: Mapping[str, str],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """What a rank holds, read by itself."""
+    stored = {name: share for name, share in held.items() if name not in tied}
+    tensors = checkpoint.load(stored, **options)
+    for name in held.keys() & tied.keys():
+        (tensors[name],) = checkpoint.load({tied[name]: held[name]}, **options).values()
+    return tensors
 
 
 def load_into(
@@ -176,12 +250,12 @@ def load_into(
 
 
 @contextlib.contextmanager
-def _opened(source: Any, device: Any) -> Iterator[Checkpoint]:
+def _opened(source: Any, device: Any, backend: str = "auto") -> Iterator[Checkpoint]:
     """The checkpoint, which is closed again if it was not open."""
     if isinstance(source, Checkpoint):
         yield source
     else:
-        with Checkpoint(source, device=device) as checkpoint:
+        with Checkpoint(source, device=device, backend=backend) as checkpoint:
             yield checkpoint
 
 

@@ -1,0 +1,104 @@
+"""What a rank is asked to load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tensorhold import _native
+from tensorhold._errors import ArgumentError
+
+if TYPE_CHECKING:
+    from tensorhold.checkpoint import Checkpoint
+
+__all__ = ["Asked", "check_mode", "own_backend"]
+
+MODES = ("auto", "own", "node", "broadcast", "scatter")
+
+# What ranks read again when each reads past the page cache may be so much of all they read.
+_AGAIN_SHARE = 0.01
+
+
+@dataclass
+class Asked:
+    """What a rank was asked to load, in words that ranks can compare."""
+
+    mode: str
+    axes: list[tuple[str, int]]
+    place: int
+    words: list[tuple[str, str, tuple[Any, ...]]]
+    unmatched: str
+    tied: Mapping[str, str]
+    dtype: str | None
+
+    def __post_init__(self) -> None:
+        if self.unmatched not in ("replicate", "refuse"):
+            raise ArgumentError(
+                f"`unmatched` is {self.unmatched!r}: give 'replicate' or 'refuse'",
+                kind="InvalidArgument",
+            )
+
+    @property
+    def n_places(self) -> int:
+        """How many ranks the mesh has."""
+        n_places = 1
+        for _, size in self.axes:
+            n_places *= size
+        return n_places
+
+    def shares(self, checkpoint: Checkpoint, place: int | None = None) -> dict[str, _native.Share]:
+        """What the rank, or another one, holds."""
+        return checkpoint._native.shares(
+            self.axes,
+            self.place if place is None else place,
+            self.words,
+            self.unmatched == "refuse",
+            list(self.tied.items()),
+        )
+
+
+def check_mode(mode: str) -> None:
+    """Refuses a mode that there is not."""
+    if mode not in MODES:
+        modes = ", ".join(map(repr, MODES))
+        raise ArgumentError(f"`mode` is {mode!r}: give one of {modes}", kind="InvalidArgument")
+
+
+def own_backend(checkpoint: Checkpoint, asked: Asked) -> str:
+    """How a rank best reads what it holds: past the page cache only what no other rank needs."""
+    n_local = min(_n_local_ranks(), asked.n_places)
+    if n_local == 1:
+        return "auto"
+    first = asked.place // n_local * n_local
+    touched: dict[str, float] = {}
+    for place in range(first, min(first + n_local, asked.n_places)):
+        for name, share in asked.shares(checkpoint, place).items():
+            stored = asked.tied.get(name, name)
+            touched[stored] = touched.get(stored, 0.0) + _share_of_rows(share)
+    again = once = 0.0
+    for name, times in touched.items():
+        size = checkpoint.info(name).size_bytes
+        again += size * max(times - 1, 0)
+        once += size * min(times, 1)
+    return "shared" if again > once * _AGAIN_SHARE else "auto"
+
+
+def _n_local_ranks() -> int:
+    """How many ranks are on this node, as far as a process knows by itself."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if local.isdigit() and int(local) > 0:
+        return int(local)
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
+
+
+def _share_of_rows(share: _native.Share) -> float:
+    """How much of a tensor a rank reads that reads whole rows."""
+    if not share.full_shape or not share.full_shape[0]:
+        return 1.0
+    return sum(end - start for start, end in share.ranges[0]) / share.full_shape[0]
