@@ -145,10 +145,7 @@ impl Reading {
             Access::Auto | Access::Sparing | Access::Shared if wanted.is_short() => Way::Buffered,
             Access::Auto => choice::preferred(&facts(file, is_network, wanted, calls)),
             Access::Sparing => choice::sparing(&facts(file, is_network, wanted, calls)),
-            Access::Shared => match choice::preferred(&facts(file, is_network, wanted, calls)) {
-                Way::Direct => Way::Buffered,
-                way => way,
-            },
+            Access::Shared => choice::shared(&facts(file, is_network, wanted, calls)),
             Access::Mapped => Way::Mapped,
             Access::Buffered => Way::Buffered,
             Access::Direct => Way::Direct,

@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use tensorhold_core::{ByteRange, ErrorKind, Source};
 use tensorhold_io::{Access, Buffer, Map, Pread, Reading, Wanted, Way};
 
-const ALL: [Access; 5] = [
+const ALL: [Access; 6] = [
     Access::Auto,
     Access::Sparing,
+    Access::Shared,
     Access::Mapped,
     Access::Buffered,
     Access::Direct,

@@ -54,6 +54,14 @@ pub(super) fn sparing(facts: &Facts) -> Way {
     }
 }
 
+/// The same where others read the same bytes at the same time, and find in the page cache what was read.
+pub(super) fn shared(facts: &Facts) -> Way {
+    match preferred(facts) {
+        Way::Direct => Way::Buffered,
+        way => way,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +87,16 @@ mod tests {
         check(Way::Direct, |facts| facts.cached_share = Some(0.1));
         check(Way::Buffered, |facts| facts.cached_share = Some(0.5));
         check(Way::Buffered, |facts| facts.cached_share = None);
+    }
+
+    #[test]
+    fn what_others_read_as_well_goes_through_the_page_cache() {
+        assert_eq!(shared(&COLD), Way::Buffered);
+        let warm = Facts {
+            cached_share: Some(1.0),
+            ..COLD
+        };
+        assert_eq!(shared(&warm), Way::Copied);
     }
 
     #[test]
