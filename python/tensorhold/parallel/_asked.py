@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ MODES = ("auto", "own", "node", "broadcast", "scatter")
 
 # What ranks read again when each reads past the page cache may be so much of all they read.
 _AGAIN_SHARE = 0.01
+
+# Parts of rows as long as this are read without what lies between them.
+_LONG_BYTES = 64 << 10
 
 
 @dataclass
@@ -76,7 +80,9 @@ def own_backend(checkpoint: Checkpoint, asked: Asked) -> str:
     for place in range(first, min(first + n_local, asked.n_places)):
         for name, share in asked.shares(checkpoint, place).items():
             stored = asked.tied.get(name, name)
-            touched[stored] = touched.get(stored, 0.0) + _share_of_rows(share)
+            touched[stored] = touched.get(stored, 0.0) + _share_touched(
+                share, checkpoint.info(stored).size_bytes
+            )
     again = once = 0.0
     for name, times in touched.items():
         size = checkpoint.info(name).size_bytes
@@ -97,8 +103,12 @@ def _n_local_ranks() -> int:
     return 1
 
 
-def _share_of_rows(share: _native.Share) -> float:
-    """How much of a tensor a rank reads that reads whole rows."""
-    if not share.full_shape or not share.full_shape[0]:
-        return 1.0
-    return sum(end - start for start, end in share.ranges[0]) / share.full_shape[0]
+def _share_touched(share: _native.Share, size_bytes: int) -> float:
+    """How much of a tensor a rank reads: whole rows where its parts of them are short."""
+    full, held = math.prod(share.full_shape), math.prod(share.shape)
+    if not full or not held:
+        return 0.0
+    n_rows = sum(end - start for start, end in share.ranges[0]) if share.ranges else 1
+    if size_bytes * held // full // n_rows >= _LONG_BYTES:
+        return held / full
+    return n_rows / share.full_shape[0] if share.ranges else 1.0
