@@ -15,7 +15,7 @@ from torch.futures import Future
 
 from tensorhold import _into, _native
 from tensorhold._errors import SourceNotFoundError
-from tensorhold.dcp._words import VALUES, values_from_text
+from tensorhold.dcp._words import VALUES, in_file, in_torch, values_from_text
 from tensorhold.torch import _getdtype
 
 __all__ = ["StorageReader"]
@@ -61,13 +61,16 @@ class StorageReader(storage.StorageReader):
         # What ranks need to know beside: the file of each piece, and each value.
         places: dict[words.MetadataIndex, Any] = {}
         for name, dtype, shape, found in pieces.tensors():
-            properties = words.TensorProperties(dtype=_getdtype(dtype))
+            torch_dtype = _getdtype(dtype)
+            properties = words.TensorProperties(dtype=torch_dtype)
+            size = torch.Size(in_torch(torch_dtype, shape))
             chunks = []
-            for file, offsets, sizes in found:
-                chunk = words.ChunkStorageMetadata(torch.Size(offsets), torch.Size(sizes))
+            for file, *place in found:
+                offsets, sizes = (torch.Size(in_torch(torch_dtype, dims)) for dims in place)
+                chunk = words.ChunkStorageMetadata(offsets, sizes)
                 chunks.append(chunk)
                 places[words.MetadataIndex(name, chunk.offsets)] = files[file].name
-            tensors[name] = words.TensorStorageMetadata(properties, torch.Size(shape), chunks)
+            tensors[name] = words.TensorStorageMetadata(properties, size, chunks)
         values: dict[str, Any] = {}
         for path, beside in zip(files, pieces.metadata(), strict=True):
             values |= values_from_text(str(path), beside.get(VALUES, "{}"))
@@ -105,8 +108,9 @@ class StorageReader(storage.StorageReader):
                 continue
             target = planner.resolve_tensor(item).detach()
             name = item.storage_index.fqn
-            pairs = zip(item.storage_offsets, item.lengths, strict=True)
-            ranges = [(start, start + length) for start, length in pairs]
+            starts = in_file(target.dtype, item.storage_offsets)
+            lengths = in_file(target.dtype, item.lengths)
+            ranges = [(start, start + n) for start, n in zip(starts, lengths, strict=True)]
             boxes.append((files.setdefault(found, len(files)), name, ranges))
             into[f"{name} from {list(item.storage_offsets)} on ({len(into)})"] = target
             done.append((item, target))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorhold._errors import HeaderError, InvalidTensorError
+from tensorhold.torch import _TYPES
 
 __all__ = [
     "FORMAT",
@@ -18,6 +19,8 @@ __all__ = [
     "VALUES",
     "VERSION",
     "file_name",
+    "in_file",
+    "in_torch",
     "is_of_a_save",
     "sharding_to_text",
     "values_from_text",
@@ -94,6 +97,20 @@ def _decoded(found: Any) -> Any:
     if "tuple" in found:
         return tuple(_decoded(list(found["tuple"])))
     return {key: _decoded(item) for key, item in dict(found["dict"]).items()}
+
+
+def in_file(dtype: Any, dims: Sequence[int]) -> list[int]:
+    """Sizes or offsets as the file counts them: PyTorch counts two elements of 4 bits as one."""
+    return [*dims[:-1], *(dim * _packed(dtype) for dim in dims[-1:])]
+
+
+def in_torch(dtype: Any, dims: Sequence[int]) -> list[int]:
+    """The same as PyTorch counts them."""
+    return [*dims[:-1], *(dim // _packed(dtype) for dim in dims[-1:])]
+
+
+def _packed(dtype: Any) -> int:
+    return 2 if dtype is not None and dtype == _TYPES.get("F4") else 1
 
 
 def sharding_to_text(pieces: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> str:

@@ -28,6 +28,7 @@ from tensorhold.dcp._words import (
     VALUES,
     VERSION,
     file_name,
+    in_file,
     is_of_a_save,
     sharding_to_text,
     values_to_text,
@@ -155,7 +156,8 @@ class StorageWriter(storage.StorageWriter):
             assert data is not None
             assert isinstance(found, torch.Tensor)
             tensors[fqn] = found.detach().contiguous()
-            pieces[fqn] = (data.chunk.offsets, data.size)
+            dtype = found.dtype
+            pieces[fqn] = (in_file(dtype, data.chunk.offsets), in_file(dtype, data.size))
         beside = {VERSION: "1.0", FORMAT: "pt", SAVE: key, SHARDING: sharding_to_text(pieces)}
         if values:
             beside[VALUES] = values_to_text(values)
