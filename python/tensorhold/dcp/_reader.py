@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 from pathlib import Path
@@ -94,6 +95,19 @@ class StorageReader(storage.StorageReader):
         return plans
 
     def read_data(self, plan: planning.LoadPlan, planner: planning.LoadPlanner) -> Future[None]:
+        # What is made here has no cycles; looking for some in all of PyTorch takes as long as it.
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            self._read(plan, planner)
+        finally:
+            if was_enabled:
+                gc.enable()
+        finished: Future[None] = Future()
+        finished.set_result(None)
+        return finished
+
+    def _read(self, plan: planning.LoadPlan, planner: planning.LoadPlanner) -> None:
         files: dict[str, int] = {}
         boxes, done = [], []
         into: dict[str, torch.Tensor] = {}
@@ -119,9 +133,6 @@ class StorageReader(storage.StorageReader):
         _native.Pieces(paths).fill(boxes, list(described.values()), self._threads)
         for item, target in done:
             planner.commit_tensor(item, target)
-        finished: Future[None] = Future()
-        finished.set_result(None)
-        return finished
 
 
 def _of_torch(_tensor: Any) -> str:
