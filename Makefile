@@ -29,7 +29,7 @@ test-candle:
 	cargo run --quiet --manifest-path examples/candle/Cargo.toml
 
 test-python: $(VENV)/.test $(VENV)/.wheel double
-	tools/install-strace.sh
+	tools/install-test-tools.sh
 	$(BIN)/python -m pytest python/tests --ignore=python/tests/devices
 	@for runtime in cuda hip; do \
 		TENSORHOLD_RUNTIME=$(CURDIR)/target/double/libtensorhold_double_$$runtime.so \
