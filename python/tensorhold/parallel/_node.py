@@ -11,7 +11,6 @@ import mmap
 import os
 import pathlib
 import platform
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -87,10 +86,9 @@ class _Twin:
     def __init__(self, path: str, descriptor: int, size: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, size)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        (n_header,) = struct.unpack("<Q", os.pread(self._file, 8, 0))
-        self.data_start: int = 8 + n_header
+        self.data_start = _data_start(path, os.pread(self._file, 8, 0), size)
+        self._map = mmap.mmap(descriptor, size)
 
     def fetch(self, pool: ThreadPoolExecutor, start: int, end: int) -> None:
         """Reads these bytes."""
@@ -124,6 +122,19 @@ class _Twin:
         os.close(self._file)
         self._map.close()
         os.close(self.descriptor)
+
+
+def _data_start(path: str, length: bytes, size: int) -> int:
+    """Where the tensors begin, of a file that may have changed since its header was checked."""
+    start = 8 + int.from_bytes(length, "little")
+    if len(length) < 8 or start > size:
+        raise SourceError(
+            f"{path}: the header does not fit into the {size} bytes of the file any more",
+            kind="Truncated",
+            path=path,
+            hint="the file was changed while it was loaded; load it again",
+        )
+    return start
 
 
 @contextlib.contextmanager
