@@ -43,8 +43,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use escape::Escaped;
 pub use extent::{ByteRange, Extent};
 pub use header::{
-    Header, LENGTH_BYTES, Layout, LayoutOptions, MAX_HEADER_BYTES, Metadata, Order, Rules,
-    TensorInfo, TensorSpec, header_length, layout,
+    Header, LENGTH_BYTES, Layout, LayoutOptions, MAX_HEADER_BYTES, Metadata, Order, PlacedTensor,
+    Rules, TensorInfo, TensorSpec, header_length, layout,
 };
 pub use index::ShardIndex;
 pub use mesh::{

@@ -67,9 +67,7 @@ impl Checkpoint {
             .iter()
             .map(|path| File::open(path.as_ref(), options))
             .collect();
-        let files = files?;
-        let table = Table::of(&files, Repeated::Refused)?;
-        Ok(Checkpoint { files, table })
+        Checkpoint::of_files(files?)
     }
 
     /// Opens several files that may hold pieces of the same tensors, each under the tensor's name, as those that ranks have written.
@@ -85,6 +83,15 @@ impl Checkpoint {
             .collect();
         let files = files?;
         let table = Table::of(&files, Repeated::Allowed)?;
+        Ok(Checkpoint { files, table })
+    }
+
+    /// Several files that are open already as one checkpoint.
+    ///
+    /// # Errors
+    /// `DuplicateTensor` if two files hold the same name.
+    pub fn of_files(files: Vec<File>) -> Result<Checkpoint> {
+        let table = Table::of(&files, Repeated::Refused)?;
         Ok(Checkpoint { files, table })
     }
 

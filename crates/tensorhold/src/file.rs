@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
+use tensorhold_core::{Error, ErrorKind, Header, Result, Rules, Source, TensorInfo};
 use tensorhold_io::{Access, Map, Pread, Reading, Wanted, identity, is_network, open_regular};
 
 use crate::cache;
@@ -74,6 +74,15 @@ impl File {
         open(path, options).map_err(|error| error.with_file(path.to_string_lossy()))
     }
 
+    /// Opens the file at `path`, of whatever format, whose table of tensors is `header`: one [of placed
+    /// tensors](Header::of_placed), made when the file was looked into.
+    ///
+    /// # Errors
+    /// Those of the system, as [`open`](File::open); `Truncated` if the file has another size now.
+    pub fn open_placed(path: &Path, header: Arc<Header>, backend: Backend) -> Result<File> {
+        open_placed(path, header, backend).map_err(|error| error.with_file(path.to_string_lossy()))
+    }
+
     /// Where the file lies, as it was named when it was opened.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -98,10 +107,7 @@ impl File {
     /// The bytes of the file, to be read into memory that the caller owns.
     #[must_use]
     pub fn source(&self) -> &dyn Source {
-        match &self.bytes {
-            Bytes::Mapped(map, None) => &**map,
-            Bytes::Mapped(_, Some(pread)) | Bytes::Read(pread) => &**pread,
-        }
+        self.bytes.source()
     }
 
     /// The file as a transfer reads `wanted` of it: by `choice` where nobody said how.
@@ -134,14 +140,8 @@ impl File {
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<File> {
-    let file = open_regular(path)?;
-    let identity = identity(&file)?;
-    let wants_map = match options.backend {
-        Backend::Mmap => true,
-        Backend::Pread | Backend::Direct => false,
-        Backend::Auto | Backend::Shared | Backend::Gds => !is_network(&file),
-    };
-    let pread = Arc::new(Pread::new(file)?);
+    let pread = Arc::new(Pread::new(open_regular(path)?)?);
+    let identity = identity(pread.file())?;
     let header = match cache::find(&identity, options.rules) {
         Some(header) => header,
         None => {
@@ -150,19 +150,56 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
             header
         }
     };
-    let bytes = match (wants_map, options.backend) {
-        (false, _) => Bytes::Read(pread),
-        (true, Backend::Mmap) => Bytes::Mapped(Arc::new(Map::open(pread.file())?), None),
-        (true, _) => match Map::open(pread.file()) {
-            Ok(map) => Bytes::Mapped(Arc::new(map), Some(pread)),
-            // No room, or a file system without maps: what can be read is read.
-            Err(_) => Bytes::Read(pread),
-        },
-    };
     Ok(File {
         path: path.to_owned(),
         header,
-        bytes,
+        bytes: Bytes::of(pread, options.backend)?,
         backend: options.backend,
     })
+}
+
+fn open_placed(path: &Path, header: Arc<Header>, backend: Backend) -> Result<File> {
+    let pread = Arc::new(Pread::new(open_regular(path)?)?);
+    let size = pread.size_bytes();
+    if size != header.file_size() {
+        let message = format!(
+            "the file has {size} bytes, and had {} when it was looked into",
+            header.file_size()
+        );
+        return Err(Error::new(ErrorKind::Truncated, message)
+            .with_hint("the file was changed meanwhile; open it again"));
+    }
+    Ok(File {
+        path: path.to_owned(),
+        header,
+        bytes: Bytes::of(pread, backend)?,
+        backend,
+    })
+}
+
+impl Bytes {
+    /// The bytes of `file`, mapped where `backend` wants that and a map is to be had.
+    fn of(pread: Arc<Pread>, backend: Backend) -> Result<Bytes> {
+        let wants_map = match backend {
+            Backend::Mmap => true,
+            Backend::Pread | Backend::Direct => false,
+            Backend::Auto | Backend::Shared | Backend::Gds => !is_network(pread.file()),
+        };
+        Ok(match (wants_map, backend) {
+            (false, _) => Bytes::Read(pread),
+            (true, Backend::Mmap) => Bytes::Mapped(Arc::new(Map::open(pread.file())?), None),
+            (true, _) => match Map::open(pread.file()) {
+                Ok(map) => Bytes::Mapped(Arc::new(map), Some(pread)),
+                // No room, or a file system without maps: what can be read is read.
+                Err(_) => Bytes::Read(pread),
+            },
+        })
+    }
+
+    fn source(&self) -> &dyn Source {
+        match self {
+            Bytes::Mapped(map, None) => &**map,
+            Bytes::Mapped(_, Some(pread)) | Bytes::Read(pread) => &**pread,
+        }
+    }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tensorhold::{
-    Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, Index, LoadPlan, Memory, OpenOptions,
-    Place, Promised, Request, SaveOptions, Selection, TensorSpec, Transfer, TransferOptions,
-    save_file,
+    Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, File, Header, Index, LoadPlan, Memory,
+    OpenOptions, Place, PlacedTensor, Promised, Request, SaveOptions, Selection, TensorSpec,
+    Transfer, TransferOptions, save_file,
 };
 
 const BACKENDS: [Backend; 4] = [
@@ -271,6 +271,58 @@ fn what_progress_raises_ends_the_load() {
     assert_eq!(error.err().unwrap().message(), "enough");
     assert_eq!(seen.len(), 1);
     assert!((1 << 20..=8 << 20).contains(&seen[0]));
+}
+
+#[test]
+fn tensors_anywhere_in_a_file_are_loaded_as_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.bin");
+    let bytes = pattern(7, 5 << 20);
+    std::fs::write(&path, &bytes).unwrap();
+    // Apart, over each other, at odd positions, in no order.
+    let places: [(&str, [u64; 2], u64); 4] = [
+        ("last", [3, 700_001], 3_000_001),
+        ("first", [2, 5], 3),
+        ("over", [1, 4_000_000], 1_000_000),
+        ("none", [0, 9], 5 << 20),
+    ];
+    let tensors = places.each_ref().map(|(name, shape, start)| PlacedTensor {
+        name,
+        dtype: Dtype::U8,
+        shape,
+        start: *start,
+    });
+    let header = Header::of_placed(&tensors, Some(&[("key", "value")]), 5 << 20).unwrap();
+    let header = Arc::new(header);
+    for backend in BACKENDS {
+        let file = File::open_placed(&path, Arc::clone(&header), backend).unwrap();
+        let checkpoint = Checkpoint::of_files(vec![file]).unwrap();
+        assert_eq!(checkpoint.metadata()["key"], "value");
+        let buffers = run(&checkpoint, plan_all(&checkpoint), threads(3));
+        for (tensor, buffer) in checkpoint.tensors().zip(&buffers) {
+            let start = tensor.info().offsets.start as usize;
+            let expected = &bytes[start..][..tensor.info().size_bytes() as usize];
+            assert_eq!(&buffer[..], expected, "{backend:?} {}", tensor.info().name);
+            assert_eq!(tensor.read().unwrap(), expected);
+        }
+        let columns = Index::Range {
+            start: Some(5),
+            stop: Some(9),
+            step: None,
+        };
+        let (shape, read) = checkpoint
+            .tensor("last")
+            .unwrap()
+            .read_slice(&[Index::ALL, columns])
+            .unwrap();
+        assert_eq!(
+            (&shape[..], &read[..4]),
+            (&[3, 4][..], &bytes[3_000_006..][..4])
+        );
+    }
+    std::fs::write(&path, "shorter").unwrap();
+    let error = File::open_placed(&path, header, Backend::Auto).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Truncated);
 }
 
 #[test]

@@ -58,6 +58,18 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
+    /// Keys with their values, which take less than 2^32 bytes.
+    pub fn of(pairs: &[(&str, &str)]) -> Pairs {
+        let mut made = Pairs::default();
+        for (key, value) in pairs {
+            made.text.push_str(key);
+            let key_end = made.text.len() as u32;
+            made.text.push_str(value);
+            made.ends.push((key_end, made.text.len() as u32));
+        }
+        made
+    }
+
     pub fn push(&mut self, key: JsonStr<'_>, value: JsonStr<'_>, progress: Progress) {
         make_room(&mut self.ends, 1, progress);
         key.resolve_into(&mut self.text);

@@ -11,6 +11,7 @@ pub(crate) mod json;
 mod metadata;
 mod number;
 mod parse;
+mod placed;
 mod read;
 mod shapes;
 mod table;
@@ -18,6 +19,7 @@ mod validate;
 
 pub use build::{Layout, LayoutOptions, Order, TensorSpec, layout};
 pub use metadata::Metadata;
+pub use placed::PlacedTensor;
 pub use read::header_length;
 pub use table::TensorInfo;
 

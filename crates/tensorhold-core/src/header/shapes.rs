@@ -21,6 +21,17 @@ pub(super) struct Place {
     pub is_long: bool,
 }
 
+impl Place {
+    /// A shape of `rank` numbers that begin at `start` of [`Shapes::dims`].
+    pub fn of_kept(start: usize, rank: usize) -> Place {
+        Place {
+            start: start as u32,
+            rank: rank as u32,
+            is_long: false,
+        }
+    }
+}
+
 /// Shapes, most of them as numbers one behind the other.
 ///
 /// A number takes 8 bytes, and may stand in 2 bytes of text. That a header cannot ask for several
@@ -53,13 +64,8 @@ pub(super) struct Read {
 impl Shapes {
     /// Keeps a shape that stands in a text of `text_bytes` about its tensor.
     pub fn keep(&mut self, shape: &Read, text_bytes: usize, progress: Progress) -> Place {
-        let rank = shape.rank as u32;
         if shape.rank <= 2 || shape.rank <= LONGEST_KEPT && 16 * shape.rank <= text_bytes {
-            return Place {
-                start: shape.start as u32,
-                rank,
-                is_long: false,
-            };
+            return Place::of_kept(shape.start, shape.rank);
         }
         self.dims.truncate(shape.start);
         make_room(&mut self.long, 1, progress);
@@ -70,7 +76,7 @@ impl Shapes {
         });
         Place {
             start: self.long.len() as u32 - 1,
-            rank,
+            rank: shape.rank as u32,
             is_long: true,
         }
     }

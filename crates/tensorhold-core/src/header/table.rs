@@ -86,7 +86,7 @@ impl Name {
 }
 
 /// One tensor: where its name and shape stand, and where its data starts. Where the data ends is
-/// where that of the next one starts.
+/// where that of the next one starts, unless the table says otherwise.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub start: u64,
@@ -134,6 +134,8 @@ pub(super) struct Table {
     pub resolved: String,
     pub pairs: Option<Pairs>,
     pub data_size: u64,
+    /// Where the data of each tensor ends, where the next one does not say so.
+    pub ends: Vec<u64>,
     pub index: NameIndex,
 }
 
@@ -175,11 +177,13 @@ impl Table {
 
     #[inline]
     pub fn offsets(&self, index: usize) -> ByteRange {
-        let next = self.entries.get(index + 1);
-        ByteRange {
-            start: self.entries[index].start,
-            end: next.map_or(self.data_size, |next| next.start),
+        let start = self.entries[index].start;
+        if let Some(&end) = self.ends.get(index) {
+            return ByteRange { start, end };
         }
+        let next = self.entries.get(index + 1);
+        let end = next.map_or(self.data_size, |next| next.start);
+        ByteRange { start, end }
     }
 
     pub fn index_of(&self, text: &str, name: &str) -> Option<usize> {
