@@ -4,7 +4,7 @@
 //! use tensorhold_convert::{Foreign, Limits};
 //! use tensorhold_core::ErrorKind;
 //!
-//! let refused = Foreign::read(&b"no checkpoint"[..], &Limits::default()).unwrap_err();
+//! let refused = Foreign::read(&b"no checkpoint".as_slice(), &Limits::default()).unwrap_err();
 //! assert_eq!(refused.kind(), ErrorKind::ForeignFormat);
 //! ```
 //!

@@ -67,6 +67,24 @@ impl Source for [u8] {
     }
 }
 
+impl<S: Source + ?Sized> Source for &S {
+    fn size_bytes(&self) -> u64 {
+        (**self).size_bytes()
+    }
+
+    fn read_at(&self, position: u64, into: &mut [u8]) -> Result<()> {
+        (**self).read_at(position, into)
+    }
+
+    fn as_bytes(&self) -> Option<&[u8]> {
+        (**self).as_bytes()
+    }
+
+    fn with_bytes(&self, range: ByteRange, use_: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        (**self).with_bytes(range, use_)
+    }
+}
+
 impl Sink for alloc::vec::Vec<u8> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.extend_from_slice(bytes);
