@@ -33,6 +33,6 @@ pub use foreign::{Foreign, Format};
 pub use limits::Limits;
 pub use storage::{Place, Storage, StorageId, View};
 pub use tree::{
-    Data, Meta, Ndarray, Node, NodeId, Object, Opaque, Quantized, Scheme, Sparse, SparseLayout,
-    Tensor, Text, Tree,
+    BareStorage, Data, Factory, Meta, Ndarray, Nested, Node, NodeId, Object, Opaque, Quantized,
+    Scheme, Sparse, SparseLayout, Tensor, Text, Tree,
 };

@@ -2,6 +2,8 @@
 
 use std::ops::Index;
 
+use tensorhold_core::ByteRange;
+
 use crate::element::Element;
 use crate::finding::GlobalId;
 use crate::storage::{StorageId, View};
@@ -103,8 +105,8 @@ pub enum Node {
     },
     Counter(Vec<(NodeId, NodeId)>),
     DefaultDict {
-        /// The name of a builtin type, such as `list`.
-        factory: Option<&'static str>,
+        /// What makes values: a builtin type, or none.
+        factory: Option<Factory>,
         pairs: Vec<(NodeId, NodeId)>,
     },
     Set(Vec<NodeId>),
@@ -123,12 +125,12 @@ pub enum Node {
     MemoryFormat(&'static str),
     /// A `torch.qscheme`, such as `per_tensor_affine`.
     Qscheme(&'static str),
-    /// A bare storage of PyTorch's.
-    Storage(StorageId),
+    Storage(Box<BareStorage>),
     Tensor(Box<Tensor>),
     Meta(Box<Meta>),
     Sparse(Box<Sparse>),
     Quantized(Box<Quantized>),
+    Nested(Box<Nested>),
     Ndarray(Box<Ndarray>),
     /// A NumPy scalar: NumPy's name of its type, such as `float32`, and a bool, int, float or complex node.
     Scalar(&'static str, NodeId),
@@ -138,6 +140,46 @@ pub enum Node {
     Opaque(Box<Opaque>),
     /// A class or function that stands there as a value.
     Global(GlobalId),
+}
+
+/// The builtin types that a `defaultdict` makes values with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is a type of Python's")]
+pub enum Factory {
+    List,
+    Dict,
+    Int,
+    Float,
+    Set,
+    Str,
+    Tuple,
+}
+
+impl Factory {
+    /// Python's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Factory::List => "list",
+            Factory::Dict => "dict",
+            Factory::Int => "int",
+            Factory::Float => "float",
+            Factory::Set => "set",
+            Factory::Str => "str",
+            Factory::Tuple => "tuple",
+        }
+    }
+}
+
+/// A storage of PyTorch's that stands for itself, not for a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BareStorage {
+    /// Which storage.
+    pub storage: StorageId,
+    /// The type of its elements; `None` for a `torch.UntypedStorage`.
+    pub element: Option<Element>,
+    /// Its bytes in the storage.
+    pub bytes: ByteRange,
 }
 
 /// A dense tensor.
@@ -237,6 +279,16 @@ pub struct Quantized {
     pub requires_grad: bool,
 }
 
+/// A nested tensor of the strided layout; its parts are tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in PyTorch")]
+pub struct Nested {
+    pub values: NodeId,
+    pub sizes: NodeId,
+    pub strides: NodeId,
+    pub offsets: NodeId,
+}
+
 /// A NumPy array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ndarray {
@@ -264,8 +316,8 @@ pub struct Opaque {
     pub global: Option<GlobalId>,
     /// What was called, where that is no name.
     pub callee: Option<NodeId>,
-    /// What it was called with.
-    pub args: Vec<NodeId>,
+    /// What it was called with: a tuple.
+    pub args: Option<NodeId>,
     /// What it was called with by name: a dict.
     pub kwargs: Option<NodeId>,
     /// The state that it was given, the last one.
