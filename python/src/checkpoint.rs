@@ -1,11 +1,14 @@
 //! The new API's checkpoint: many files, one table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use tensorhold::{Backend, ErrorKind, LoadPlan, OpenOptions, Rules, Tensor, TransferOptions};
+use tensorhold::{
+    Backend, Dtype, Error, ErrorKind, File, Header, LoadPlan, OpenOptions, PlacedTensor, Rules,
+    Tensor, TransferOptions,
+};
 
 use crate::error;
 use crate::framework::Ownership;
@@ -44,7 +47,37 @@ impl Opened {
 #[pyclass(frozen, module = "tensorhold._native")]
 pub(crate) struct Checkpoint(RwLock<Option<Arc<Opened>>>);
 
+/// Name, dtype, shape and position of a tensor.
+type PlacedRow = (String, String, Vec<u64>, u64);
+
+fn open_placed(path: &Path, rows: &[PlacedRow], backend: Backend) -> tensorhold::Result<File> {
+    let mut tensors = Vec::with_capacity(rows.len());
+    for (name, dtype, shape, start) in rows {
+        let dtype = Dtype::from_name(dtype.as_bytes()).ok_or_else(|| {
+            let message = format!("dtype `{dtype}` is none that a file can hold");
+            Error::new(ErrorKind::InvalidArgument, message)
+        })?;
+        tensors.push(PlacedTensor {
+            name,
+            dtype,
+            shape,
+            start: *start,
+        });
+    }
+    File::open_as(path, backend, |source| {
+        Header::of_placed(&tensors, None, source.size_bytes())
+    })
+}
+
 impl Checkpoint {
+    pub(crate) fn of(checkpoint: tensorhold::Checkpoint, maker: Maker) -> Checkpoint {
+        Checkpoint(RwLock::new(Some(Arc::new(Opened {
+            checkpoint,
+            maker,
+            targets: Targets::default(),
+        }))))
+    }
+
     fn opened(&self, py: Python<'_>) -> PyResult<Arc<Opened>> {
         let opened = self.0.read().unwrap_or_else(PoisonError::into_inner);
         opened
@@ -84,11 +117,28 @@ impl Checkpoint {
             }
         };
         let checkpoint = opened.map_err(|error| error::to_py(py, &error))?;
-        Ok(Checkpoint(RwLock::new(Some(Arc::new(Opened {
-            checkpoint,
-            maker,
-            targets: Targets::default(),
-        })))))
+        Ok(Checkpoint::of(checkpoint, maker))
+    }
+
+    /// Returns files of any format, each a path and its table: for each tensor its name, dtype, shape and position.
+    #[staticmethod]
+    fn placed(
+        py: Python<'_>,
+        files: Vec<(PathBuf, Vec<PlacedRow>)>,
+        framework: &str,
+        device: Option<&Bound<'_, PyAny>>,
+        backend: &str,
+    ) -> PyResult<Checkpoint> {
+        let backend = parse_backend(py, backend)?;
+        let maker = Maker::new(py, framework, device)?;
+        let opened = py.detach(|| {
+            let files = files
+                .iter()
+                .map(|(path, rows)| open_placed(path, rows, backend));
+            tensorhold::Checkpoint::of_files(files.collect::<tensorhold::Result<_>>()?)
+        });
+        let checkpoint = opened.map_err(|error| error::to_py(py, &error))?;
+        Ok(Checkpoint::of(checkpoint, maker))
     }
 
     /// Returns the names, file by file, in the order of their bytes.
@@ -321,6 +371,8 @@ pub(crate) struct TensorInfo {
     #[pyo3(get)]
     offsets: (u64, u64),
     #[pyo3(get)]
+    position: u64,
+    #[pyo3(get)]
     file: String,
 }
 
@@ -332,6 +384,7 @@ impl TensorInfo {
             dtype: info.dtype.name(),
             shape: info.shape.to_vec(),
             offsets: (info.offsets.start, info.offsets.end),
+            position: tensor.file().header().data_start() + info.offsets.start,
             file: tensor.file().path().to_string_lossy().into_owned(),
         }
     }

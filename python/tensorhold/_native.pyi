@@ -188,6 +188,9 @@ class TensorInfo:
     # From the start of the file's data, as in the header.
     @property
     def offsets(self) -> tuple[int, int]: ...
+    # Of the first byte in the file.
+    @property
+    def position(self) -> int: ...
     @property
     def size_bytes(self) -> int: ...
     # The path of the file that holds the tensor.
@@ -290,6 +293,14 @@ class Checkpoint:
         strict: bool,
         backend: str,
     ) -> Self: ...
+    # Of each file its path, and name, dtype, shape and position of its tensors.
+    @staticmethod
+    def placed(
+        files: Sequence[tuple[_StrPath, Sequence[tuple[str, str, Sequence[int], int]]]],
+        framework: str,
+        device: Any,
+        backend: str,
+    ) -> Checkpoint: ...
     # File by file, in offset order.
     def keys(self) -> list[str]: ...
     def contains(self, name: str) -> bool: ...

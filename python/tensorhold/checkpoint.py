@@ -90,6 +90,21 @@ class Checkpoint(Mapping[str, Any]):
         self._native = _native.Checkpoint(source, framework, device, strict, backend)
         self._stats: _native.TransferStats | None = None
 
+    @classmethod
+    def _placed(
+        cls,
+        files: Sequence[tuple[str, Sequence[tuple[str, str, Sequence[int], int]]]],
+        *,
+        framework: str = "pt",
+        backend: str = "auto",
+    ) -> Self:
+        """Files of any format: each a path, and of its tensors name, dtype, shape and position."""
+        made = cls.__new__(cls)
+        made._source = [path for path, _ in files]
+        made._native = _native.Checkpoint.placed(files, framework, "cpu", backend)
+        made._stats = None
+        return made
+
     def __getitem__(self, name: str) -> Any:
         return self._native.tensor(name)
 
@@ -131,7 +146,7 @@ class Checkpoint(Mapping[str, Any]):
         return self._native.files()
 
     def info(self, name: str) -> TensorInfo:
-        """What the header says of a tensor: `.dtype .shape .offsets .size_bytes .file`.
+        """What the header says of a tensor: `.dtype .shape .offsets .position .size_bytes .file`.
 
         Raises:
             KeyError: No tensor has this name.

@@ -68,6 +68,9 @@ def test_all_that_the_headers_say_is_told(source: Any) -> None:
         info = checkpoint.info("layer.1.weight")
         assert (info.name, info.dtype, info.shape) == ("layer.1.weight", "I16", (30, 20))
         assert info.offsets[1] - info.offsets[0] == info.size_bytes == 1200
+        with open(info.file, "rb") as file:
+            file.seek(info.position)
+            assert file.read(1200) == checkpoint[info.name].tobytes()
         assert os.path.basename(info.file) in {os.path.basename(p) for p in checkpoint.files}
         assert all(os.path.isfile(path) for path in checkpoint.files)
         with pytest.raises(KeyError):

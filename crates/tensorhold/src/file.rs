@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tensorhold_core::{Error, ErrorKind, Header, Result, Rules, Source, TensorInfo};
+use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
 use tensorhold_io::{Access, Map, Pread, Reading, Wanted, identity, is_network, open_regular};
 
 use crate::cache;
@@ -74,13 +74,16 @@ impl File {
         open(path, options).map_err(|error| error.with_file(path.to_string_lossy()))
     }
 
-    /// Opens the file at `path`, of whatever format, whose table of tensors is `header`: one [of placed
-    /// tensors](Header::of_placed), made when the file was looked into.
+    /// Opens the file at `path`, of whatever format; `table` looks into it and says [where tensors lie](Header::of_placed).
     ///
     /// # Errors
-    /// Those of the system, as [`open`](File::open); `Truncated` if the file has another size now.
-    pub fn open_placed(path: &Path, header: Arc<Header>, backend: Backend) -> Result<File> {
-        open_placed(path, header, backend).map_err(|error| error.with_file(path.to_string_lossy()))
+    /// Those of the system, as [`open`](File::open), and those of `table`.
+    pub fn open_as(
+        path: &Path,
+        backend: Backend,
+        table: impl FnOnce(&dyn Source) -> Result<Header>,
+    ) -> Result<File> {
+        open_as(path, backend, table).map_err(|error| error.with_file(path.to_string_lossy()))
     }
 
     /// Where the file lies, as it was named when it was opened.
@@ -158,17 +161,13 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
     })
 }
 
-fn open_placed(path: &Path, header: Arc<Header>, backend: Backend) -> Result<File> {
+fn open_as(
+    path: &Path,
+    backend: Backend,
+    table: impl FnOnce(&dyn Source) -> Result<Header>,
+) -> Result<File> {
     let pread = Arc::new(Pread::new(open_regular(path)?)?);
-    let size = pread.size_bytes();
-    if size != header.file_size() {
-        let message = format!(
-            "the file has {size} bytes, and had {} when it was looked into",
-            header.file_size()
-        );
-        return Err(Error::new(ErrorKind::Truncated, message)
-            .with_hint("the file was changed meanwhile; open it again"));
-    }
+    let header = Arc::new(table(&*pread)?);
     Ok(File {
         path: path.to_owned(),
         header,

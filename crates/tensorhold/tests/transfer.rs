@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tensorhold::{
     Backend, Bounds, Buffer, Checkpoint, Dtype, ErrorKind, File, Header, Index, LoadPlan, Memory,
-    OpenOptions, Place, PlacedTensor, Promised, Request, SaveOptions, Selection, TensorSpec,
-    Transfer, TransferOptions, save_file,
+    OpenOptions, Place, PlacedTensor, Promised, Request, SaveOptions, Selection, Source,
+    TensorSpec, Transfer, TransferOptions, save_file,
 };
 
 const BACKENDS: [Backend; 4] = [
@@ -292,10 +292,11 @@ fn tensors_anywhere_in_a_file_are_loaded_as_any() {
         shape,
         start: *start,
     });
-    let header = Header::of_placed(&tensors, Some(&[("key", "value")]), 5 << 20).unwrap();
-    let header = Arc::new(header);
+    let table = |source: &dyn Source| {
+        Header::of_placed(&tensors, Some(&[("key", "value")]), source.size_bytes())
+    };
     for backend in BACKENDS {
-        let file = File::open_placed(&path, Arc::clone(&header), backend).unwrap();
+        let file = File::open_as(&path, backend, table).unwrap();
         let checkpoint = Checkpoint::of_files(vec![file]).unwrap();
         assert_eq!(checkpoint.metadata()["key"], "value");
         let buffers = run(&checkpoint, plan_all(&checkpoint), threads(3));
@@ -321,7 +322,7 @@ fn tensors_anywhere_in_a_file_are_loaded_as_any() {
         );
     }
     std::fs::write(&path, "shorter").unwrap();
-    let error = File::open_placed(&path, header, Backend::Auto).unwrap_err();
+    let error = File::open_as(&path, Backend::Auto, table).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Truncated);
 }
 

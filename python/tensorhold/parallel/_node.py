@@ -11,8 +11,7 @@ import mmap
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorhold._errors import ArgumentError, SourceError
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "node"]
 
+# Bytes of a file: what to call them, its path, and where they begin and end.
+_Range = tuple[str, str, int, int]
+
+# Name, dtype, shape and position of a tensor.
+_Row = tuple[str, str, Sequence[int], int]
+
 # So much of a checkpoint is in shared memory at a time, or one tensor.
 WINDOW_BYTES = 1 << 30
-
-# What one call reads.
-_READ_BYTES = 8 << 20
-
-# Threads of a rank that read.
-_N_THREADS = 4
 
 
 def node() -> str:
@@ -63,19 +62,20 @@ def load(
     ranks = [rank for rank in range(team.n_ranks) if nodes[rank] == nodes[team.rank]]
     held: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        twins = stack.enter_context(_twins(team, checkpoint.files, ranks[0]))
-        pool = stack.enter_context(ThreadPoolExecutor(_N_THREADS))
-        paths = [f"/proc/self/fd/{twin.descriptor}" for twin in twins.values()]
-        staged = stack.enter_context(Checkpoint(paths, backend="shared"))
+        twins = stack.enter_context(_twins(team, checkpoint, ranks[0]))
+        tables = [
+            (f"/proc/self/fd/{twins[path].descriptor}", table)
+            for path, table in _tables(checkpoint).items()
+        ]
+        staged = stack.enter_context(Checkpoint._placed(tables, backend="shared"))
         for window in windows(found, WINDOW_BYTES):
-            wanted = _wanted(checkpoint, twins, window, set(ranks))
-            for path, start, end in _part(wanted, ranks.index(team.rank), len(ranks)):
-                twins[path].fetch(pool, start, end)
+            wanted = _wanted(checkpoint, window, set(ranks))
+            _fetch(twins, _part(wanted, ranks.index(team.rank), len(ranks)))
             team.meet()
             held |= _taken(staged, window, team.rank, options)
             team.meet()
             if team.rank == ranks[0]:
-                for path, start, end in wanted:
+                for _, path, start, end in wanted:
                     twins[path].forget(start, end)
     return held
 
@@ -83,33 +83,16 @@ def load(
 class _Twin:
     """A file and its twin in memory."""
 
-    def __init__(self, path: str, descriptor: int, size: int) -> None:
-        self.path = path
+    def __init__(self, descriptor: int, size: int) -> None:
         self.descriptor = descriptor
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        self.data_start = _data_start(path, os.pread(self._file, 8, 0), size)
+        # The memory goes with the last tensor over it.
         self._map = mmap.mmap(descriptor, size)
 
-    def fetch(self, pool: ThreadPoolExecutor, start: int, end: int) -> None:
-        """Reads these bytes."""
-        starts = range(start, end, _READ_BYTES)
-        list(pool.map(lambda at: self._read(at, min(at + _READ_BYTES, end)), starts))
+    def bytes(self, start: int, end: int) -> Any:
+        """The memory of these bytes."""
+        import torch
 
-    def _read(self, start: int, end: int) -> None:
-        with memoryview(self._map) as all_bytes:
-            at = start
-            while at < end:
-                with all_bytes[at:end] as rest:
-                    n_read = os.preadv(self._file, [rest], at)
-                if n_read == 0:
-                    raise SourceError(
-                        f"{self.path}: the file ends at byte {at}, before the end of its tensors"
-                        f" (bytes {start}..{end})",
-                        kind="Truncated",
-                        path=self.path,
-                        bytes=(start, end),
-                    )
-                at += n_read
+        return torch.frombuffer(self._map, dtype=torch.uint8, count=end - start, offset=start)
 
     def forget(self, start: int, end: int) -> None:
         """Gives the memory of these bytes back, but for pages that others may be in."""
@@ -119,45 +102,48 @@ class _Twin:
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
     def close(self) -> None:
-        os.close(self._file)
-        self._map.close()
         os.close(self.descriptor)
 
 
-def _data_start(path: str, length: bytes, size: int) -> int:
-    """Where the tensors begin, of a file that may have changed since its header was checked."""
-    start = 8 + int.from_bytes(length, "little")
-    if len(length) < 8 or start > size:
-        raise SourceError(
-            f"{path}: the header does not fit into the {size} bytes of the file any more",
-            kind="Truncated",
-            path=path,
-            hint="the file was changed while it was loaded; load it again",
-        )
-    return start
+def _tables(checkpoint: Checkpoint) -> dict[str, list[_Row]]:
+    """Of each file what tensors it has, and where."""
+    tables: dict[str, list[_Row]] = {path: [] for path in checkpoint.files}
+    for info in map(checkpoint.info, checkpoint):
+        tables[info.file].append((info.name, info.dtype, info.shape, info.position))
+    return tables
 
 
 @contextlib.contextmanager
-def _twins(team: Team, files: list[str], leader: int) -> Iterator[dict[str, _Twin]]:
+def _twins(team: Team, checkpoint: Checkpoint, leader: int) -> Iterator[dict[str, _Twin]]:
     """The files with their twins, which go with the last process that has them open."""
+    sizes = dict.fromkeys(checkpoint.files, 1)
+    for info in map(checkpoint.info, checkpoint):
+        sizes[info.file] = max(sizes[info.file], info.position + info.size_bytes)
     with contextlib.ExitStack() as stack:
         made: list[int] = []
         if team.rank == leader:
-            for path in files:
+            for size in sizes.values():
                 made.append(os.memfd_create("tensorhold", os.MFD_CLOEXEC))
-                os.ftruncate(made[-1], os.stat(path).st_size)
+                os.ftruncate(made[-1], size)
         said = team.gather([f"/proc/{os.getpid()}/fd/{number}" for number in made])
         twins = {}
-        for number, path in enumerate(files):
+        for number, (path, size) in enumerate(sizes.items()):
             descriptor = made[number] if made else _open_shared(said[leader][number])
-            twins[path] = _Twin(path, descriptor, os.stat(path).st_size)
+            twins[path] = _Twin(descriptor, size)
             stack.callback(twins[path].close)
-        if made:
-            for twin in twins.values():
-                with ThreadPoolExecutor(1) as pool:
-                    twin.fetch(pool, 0, twin.data_start)
         team.meet()
         yield twins
+
+
+def _fetch(twins: dict[str, _Twin], parts: list[_Range]) -> None:
+    """Reads these parts of files into the memory of their twins."""
+    files: dict[str, list[_Row]] = {}
+    into = {}
+    for name, path, start, end in parts:
+        files.setdefault(path, []).append((name, "U8", [end - start], start))
+        into[name] = twins[path].bytes(start, end)
+    with Checkpoint._placed(list(files.items())) as checkpoint:
+        checkpoint.load(into=into)
 
 
 def _open_shared(path: str) -> int:
@@ -172,31 +158,21 @@ def _open_shared(path: str) -> int:
         ) from error
 
 
-_Range = tuple[str, int, int]
-
-
-def _wanted(
-    checkpoint: Checkpoint, twins: dict[str, _Twin], window: list[Unit], ranks: set[int]
-) -> list[_Range]:
+def _wanted(checkpoint: Checkpoint, window: list[Unit], ranks: set[int]) -> list[_Range]:
     """The bytes that any of the ranks wants: of each tensor the rows from first to last."""
-    found: dict[str, _Range] = {}
+    found: dict[str, tuple[str, int, int]] = {}
     for unit in window:
         if ranks.isdisjoint(unit.holders):
             continue
         info = checkpoint.info(unit.stored)
-        start, end = _rows(unit, info.offsets)
+        start, end = _rows(unit, info.position, info.position + info.size_bytes)
         before = found.get(unit.stored, (info.file, end, start))
         found[unit.stored] = (info.file, min(start, before[1]), max(end, before[2]))
-    placed = []
-    for path, start, end in found.values():
-        data_start = twins[path].data_start
-        placed.append((path, data_start + start, data_start + end))
-    return placed
+    return [(name, *place) for name, place in found.items()]
 
 
-def _rows(unit: Unit, offsets: tuple[int, int]) -> tuple[int, int]:
-    """Where the rows lie that the unit has a part of."""
-    start, end = offsets
+def _rows(unit: Unit, start: int, end: int) -> tuple[int, int]:
+    """Where the rows lie that the unit has a part of, in a tensor from `start` to `end`."""
     if not unit.share.ranges or not unit.share.full_shape[0]:
         return start, end
     rows = unit.share.ranges[0]
@@ -210,13 +186,13 @@ def _rows(unit: Unit, offsets: tuple[int, int]) -> tuple[int, int]:
 
 def _part(wanted: list[_Range], number: int, n_parts: int) -> list[_Range]:
     """One of so many parts of about as many bytes each."""
-    total = sum(end - start for _, start, end in wanted)
+    total = sum(end - start for _, _, start, end in wanted)
     first, last = total * number // n_parts, total * (number + 1) // n_parts
     part, at = [], 0
-    for path, start, end in wanted:
+    for name, path, start, end in wanted:
         low, high = max(first - at, 0), min(last - at, end - start)
         if low < high:
-            part.append((path, start + low, start + high))
+            part.append((name, path, start + low, start + high))
         at += end - start
     return part
 

@@ -11,7 +11,7 @@ from ranks import World
 
 import tensorhold
 from tensorhold import parallel
-from tensorhold.parallel import _node, _together
+from tensorhold.parallel import _together
 
 MODES = ["own", "node", "broadcast", "scatter"]
 
@@ -162,10 +162,3 @@ def test_shared_memory_is_gone_with_the_ranks(run, path):
     before = set(Path("/dev/shm").iterdir())
     run(programs.same_bytes, 2, path, {"tp": 2}, "node", {})
     assert set(Path("/dev/shm").iterdir()) <= before
-
-
-@pytest.mark.parametrize("length", [b"", b"\x01", b"\xff" * 8, (57).to_bytes(8, "little")])
-def test_a_header_that_was_changed_meanwhile_is_not_believed(length):
-    with pytest.raises(tensorhold.SafetensorError, match="any more"):
-        _node._data_start("m.safetensors", length, 64)
-    assert _node._data_start("m.safetensors", (56).to_bytes(8, "little"), 64) == 64
