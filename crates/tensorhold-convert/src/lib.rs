@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod container;
+mod cursor;
 mod element;
 mod finding;
 pub mod flax;
