@@ -55,7 +55,9 @@ fn gather_bytes(
     let line = in_bytes(inner.count * nest.run);
     for (start, into) in Starts::new(nest.start, outer).zip(into.chunks_exact_mut(line)) {
         let start = in_bytes(start) - base;
-        if stride.is_far(run) {
+        if stride.size < run {
+            gather_overlapping_line(bytes, start, stride, run, into);
+        } else if stride.is_far(run) {
             gather_far_line(bytes, start, stride.size, run, into, announce);
         } else {
             gather_line(bytes, start, stride, run, into);
@@ -105,6 +107,23 @@ fn gather_far_line(
             announce(&later[..run.min(later.len())]);
         }
         to.copy_from_slice(&step[..run]);
+    }
+}
+
+/// As [`gather_line`], of runs that begin before the one before them ends.
+fn gather_overlapping_line(
+    bytes: &[u8],
+    start: usize,
+    stride: Stride,
+    run: usize,
+    into: &mut [u8],
+) {
+    for (n, to) in into.chunks_exact_mut(run).enumerate() {
+        let at = match stride.is_backwards {
+            false => start + n * stride.size,
+            true => start - n * stride.size,
+        };
+        to.copy_from_slice(&bytes[at..at + run]);
     }
 }
 

@@ -12,6 +12,7 @@ mod grid;
 mod ranges;
 mod resolve;
 mod runs;
+mod strides;
 
 use alloc::vec::Vec;
 use core::iter;
@@ -194,6 +195,33 @@ impl Selection {
     /// walks; `Misaligned` and `Overflow` as of [`resolve`](Selection::resolve).
     pub fn of_ranges(dtype: Dtype, shape: &[u64], ranges: &[Vec<Range<u64>>]) -> Result<Selection> {
         ranges::of_ranges(dtype, shape, ranges)
+    }
+
+    /// Of a row of `n_elements` a view of `shape`, its first element at `start`, with `strides` from one element to the next of each
+    /// dimension, counted in elements, as PyTorch has them. Strides may be 0, and elements may come more than once.
+    ///
+    /// ```
+    /// use tensorhold_core::{ByteRange, Dtype, Selection};
+    ///
+    /// // The transpose of 2 rows of 3.
+    /// let selection = Selection::of_strides(Dtype::U8, 6, 0, &[3, 2], &[1, 3])?;
+    /// let mut transposed = [0; 6];
+    /// selection.gather(&[0, 1, 2, 3, 4, 5], &mut transposed);
+    /// assert_eq!(transposed, [0, 3, 1, 4, 2, 5]);
+    /// # Ok::<(), tensorhold_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidSlice` if an element would lie past the end, or there is not a stride for each dimension; `Misaligned` and `Overflow`
+    /// as of [`resolve`](Selection::resolve).
+    pub fn of_strides(
+        dtype: Dtype,
+        n_elements: u64,
+        start: u64,
+        shape: &[u64],
+        strides: &[u64],
+    ) -> Result<Selection> {
+        strides::of_strides(dtype, n_elements, start, shape, strides)
     }
 
     /// The element type.

@@ -455,6 +455,40 @@ proptest! {
     }
 
     #[test]
+    fn a_view_by_strides_is_what_a_naive_loop_selects(
+        dtype in proptest::sample::select(vec![Dtype::U8, Dtype::F16, Dtype::F4]),
+        dims in proptest::collection::vec((0u64..5, 0u64..9), 0..5),
+        start in 0u64..9,
+        n_elements in (0u64..100).prop_map(|n| n * 2),
+    ) {
+        let (shape, strides): (Vec<u64>, Vec<u64>) = dims.iter().copied().unzip();
+        let mut elements = vec![start];
+        for &(count, stride) in &dims {
+            elements = elements.iter().flat_map(|at| (0..count).map(move |n| at + n * stride)).collect();
+        }
+        let width_bits = u64::from(dtype.width_bits());
+        let selection = Selection::of_strides(dtype, n_elements, start, &shape, &strides);
+        if !(elements.len() as u64 * width_bits).is_multiple_of(8) {
+            prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::Misaligned);
+            return Ok(());
+        }
+        if elements.iter().any(|&at| at >= n_elements) {
+            prop_assert_eq!(selection.unwrap_err().kind(), ErrorKind::InvalidSlice);
+            return Ok(());
+        }
+        let selection = selection.unwrap();
+        let tensor: Vec<u8> = (0..n_elements * width_bits / 8).map(|n| (n * 37) as u8).collect();
+        let expected = pack(&tensor, &elements, width_bits);
+        let mut into = vec![0xAA; expected.len()];
+        selection.gather(&tensor, &mut into);
+        prop_assert_eq!(&into, &expected);
+        let span = selection.span();
+        into.fill(0xAA);
+        selection.gather_span(&tensor[span.start as usize..span.end as usize], &mut into);
+        prop_assert_eq!(&into, &expected);
+    }
+
+    #[test]
     fn a_grid_has_the_runs_of_its_selection(
         (dtype, shape, _) in any_tensor(),
         index in any_index(),
