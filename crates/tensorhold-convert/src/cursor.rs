@@ -70,7 +70,8 @@ impl<'a> Cursor<'a> {
         Error::truncated(self.position, n_bytes, self.end)
     }
 
-    fn fill(&mut self, into: &mut [u8]) -> Result<()> {
+    /// Fills `into` with the next bytes.
+    pub fn fill(&mut self, into: &mut [u8]) -> Result<()> {
         let range = self.next_range(into.len() as u64)?;
         if into.len() >= self.window_bytes {
             self.source.read_at(range.start, into)?;

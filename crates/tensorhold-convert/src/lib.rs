@@ -26,6 +26,7 @@ mod limits;
 pub mod npy;
 pub mod npz;
 mod storage;
+mod table;
 mod tree;
 
 pub use element::Element;

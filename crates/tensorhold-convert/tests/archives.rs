@@ -2,46 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod common;
 
+use common::{check_findings, check_refusal};
 use serde_json::Value;
+use tensorhold_convert::Limits;
 use tensorhold_convert::container::{Tar, Zip};
-use tensorhold_convert::{Finding, Limits};
-use tensorhold_core::Result;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn cases(suffix: &str) -> BTreeMap<String, (Vec<u8>, Value)> {
-    let table = std::fs::read(folder().join("archives.json")).unwrap();
-    let table: BTreeMap<String, Value> = serde_json::from_slice(&table).unwrap();
-    let archives = table.into_iter().filter(|(name, _)| name.ends_with(suffix));
-    archives
-        .map(|(name, case)| {
-            let file = std::fs::read(folder().join("archives").join(&name)).unwrap();
-            (name, (file, case))
-        })
-        .collect()
-}
-
-fn check_findings(name: &str, findings: &[Finding], case: &Value) {
-    let expected = case["findings"].as_array().unwrap();
-    assert_eq!(findings.len(), expected.len(), "{name}: {findings:?}");
-    for (finding, expected) in findings.iter().zip(expected) {
-        let expected = expected.as_str().unwrap();
-        assert!(finding.message.contains(expected), "{name}: {findings:?}");
-    }
-}
-
-fn check_refusal<T: std::fmt::Debug>(name: &str, read: Result<T>, case: &Value) {
-    let error = read.expect_err(name);
-    let expected = case["error"].as_str().unwrap();
-    assert!(error.message().contains(expected), "{name}: {error}");
-    if let Some(kind) = case["kind"].as_str() {
-        assert_eq!(format!("{:?}", error.kind()), kind, "{name}: {error}");
-    }
+fn cases(suffix: &str) -> std::collections::BTreeMap<String, (Vec<u8>, Value)> {
+    common::cases("archives", suffix)
 }
 
 fn adler32(bytes: &[u8]) -> u64 {
