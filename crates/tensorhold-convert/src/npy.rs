@@ -123,20 +123,18 @@ impl Header {
 
     /// How many bytes the elements have.
     pub(crate) fn data_bytes(&self) -> Result<u64> {
-        let size = self
-            .shape
-            .iter()
-            .try_fold(1u64, |size, extent| size.checked_mul(*extent));
-        // The extents beside a zero are checked too: strides are made of them.
-        let strides = row_major(&self.shape);
-        size.and_then(|size| size.checked_mul(self.element.width_bytes()))
-            .filter(|_| strides.is_some())
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Overflow,
-                    "npy: the size of the array passes 2^64",
-                )
-            })
+        let product = |least: u64| {
+            let mut extents = self.shape.iter().map(|extent| (*extent).max(least));
+            let width = self.element.width_bytes();
+            extents.try_fold(width, |size, extent| size.checked_mul(extent))
+        };
+        // Strides are made of the extents beside a zero, too.
+        product(1).and(product(0)).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Overflow,
+                "npy: the size of the array passes 2^64",
+            )
+        })
     }
 
     /// A storage that has the elements, and perhaps other bytes.
