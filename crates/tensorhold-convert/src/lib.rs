@@ -27,6 +27,7 @@ pub mod npy;
 pub mod npz;
 mod storage;
 mod table;
+mod text;
 mod tree;
 
 pub use element::Element;
@@ -34,6 +35,7 @@ pub use finding::{Class, Finding, FindingKind, Global, GlobalId};
 pub use foreign::{Foreign, Format};
 pub use limits::Limits;
 pub use storage::{Place, Storage, StorageId, View};
+pub use text::{Laid, Lie, Stored};
 pub use tree::{
     BareStorage, Data, Factory, Meta, Ndarray, Nested, Node, NodeId, Object, Opaque, Quantized,
     Scheme, Sparse, SparseLayout, Tensor, Text, Tree,
