@@ -13,6 +13,8 @@ pub struct StorageId(pub u32);
 pub enum Place {
     /// In the file as they are; positions count from the start of the file.
     InFile(ByteRange),
+    /// In the file as they are, but in several runs: the bytes of the first, then those of the second, and so on.
+    Pieces(Vec<ByteRange>),
     /// In the file, compressed with deflate: these compressed bytes.
     Deflated(ByteRange),
     /// Here: bytes that the file has in another coding.

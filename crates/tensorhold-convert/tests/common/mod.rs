@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tensorhold_convert::{Finding, Foreign, Node, NodeId, Place, Storage, View};
-use tensorhold_core::Result;
+use tensorhold_core::{ByteRange, Result};
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -61,6 +61,10 @@ pub fn pairs(foreign: &Foreign, dict: NodeId) -> Vec<(String, NodeId)> {
 fn bytes_of(file: &[u8], storage: &Storage) -> Vec<u8> {
     let mut bytes = match &storage.place {
         Place::InFile(range) => file[range.start as usize..range.end as usize].to_vec(),
+        Place::Pieces(ranges) => {
+            let piece = |range: &ByteRange| &file[range.start as usize..range.end as usize];
+            ranges.iter().map(piece).collect::<Vec<_>>().concat()
+        }
         Place::Deflated(range) => {
             let packed = &file[range.start as usize..range.end as usize];
             miniz_oxide::inflate::decompress_to_vec(packed).unwrap()
