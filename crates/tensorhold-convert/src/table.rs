@@ -24,6 +24,11 @@ impl Table {
         (StorageId(number), size_bytes)
     }
 
+    /// A storage that was added.
+    pub fn storage(&self, id: StorageId) -> &Storage {
+        &self.storages[id.0 as usize]
+    }
+
     /// Adds a named value to the file's dict.
     pub fn insert(&mut self, name: &str, node: Node) {
         let key = self.tree.push(Node::Str(name.into()));
