@@ -51,6 +51,34 @@ fn share(shape: &[u64], mesh: &DeviceMesh, placements: &[Placement], rank: u64) 
     share
 }
 
+/// Some of `parts` with dots between.
+fn dotted(parts: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(parts), 1..5).prop_map(|parts| parts.join("."))
+}
+
+/// How many parts of `name` a pattern takes, by trying all numbers of them.
+fn depth(pattern: &str, name: &str) -> Option<usize> {
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    let name: Vec<&str> = name.split('.').collect();
+    let mut depths = (1..=name.len()).rev();
+    depths.find(|&depth| takes(&pattern, &name[..depth]))
+}
+
+fn takes(pattern: &[&str], name: &[&str]) -> bool {
+    match (pattern, name) {
+        ([], _) => name.is_empty(),
+        (["**", rest @ ..], _) => (0..=name.len()).any(|n| takes(rest, &name[n..])),
+        ([_, ..], []) => false,
+        ([first, rest @ ..], [part, others @ ..]) => {
+            let is_one = match first.split_once('*') {
+                Some((start, end)) => part.starts_with(start) && part.ends_with(end),
+                None => first == part,
+            };
+            is_one && takes(rest, others)
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -106,6 +134,28 @@ proptest! {
     fn meshes_are_read_as_they_are_printed(sizes in prop::collection::vec(1u64..9, 1..4)) {
         let mesh = mesh(&sizes);
         prop_assert_eq!(mesh.to_string().parse::<DeviceMesh>().unwrap(), mesh);
+    }
+
+    #[test]
+    fn the_closest_rule_is_found_among_any(
+        patterns in prop::collection::vec(dotted(&["a", "b", "*", "**", "a*", "*b"]), 1..6),
+        name in dotted(&["a", "b", "ab", "ba"]),
+    ) {
+        for pattern in &patterns {
+            prop_assert_eq!(Pattern::new(pattern).depth(&name), depth(pattern, &name));
+        }
+        let patterns: Vec<&str> = patterns.iter().map(|pattern| &pattern[..]).collect();
+        let naming: Vec<&str> = patterns.into_iter().filter(|pattern| depth(pattern, &name).is_some()).collect();
+        let mut rules = ParallelRules::new("tp=2".parse().unwrap());
+        for (dim, pattern) in (0..).zip(&naming) {
+            rules.add(Pattern::new(pattern), "tp", Style::Place(Placement::Shard { dim })).unwrap();
+        }
+        let held = rules.held(0, [(&name[..], &[2; 5][..])]).unwrap();
+        // The first of those that go deepest.
+        let numbered: Vec<_> = (0..).zip(&naming).collect();
+        let closest = numbered.into_iter().rev().max_by_key(|(_, pattern)| depth(pattern, &name));
+        let expected = closest.map_or(Placement::Replicate, |(dim, _)| Placement::Shard { dim });
+        prop_assert_eq!(&held[0].as_ref().unwrap().placements[..], &[expected]);
     }
 
     #[test]

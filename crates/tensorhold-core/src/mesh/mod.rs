@@ -7,6 +7,7 @@
 //! The words are those of PyTorch's `torch.distributed.tensor`: a [`DeviceMesh`] is a grid of ranks with an axis for each kind of
 //! parallelism, a [`Placement`] says what an axis does to a tensor. A [`Share`] is the result in numbers.
 
+mod lookup;
 mod pattern;
 mod placement;
 mod rules;

@@ -33,8 +33,10 @@ impl Pattern {
         if self.0.is_empty() {
             return Some(0);
         }
-        let ends = name.match_indices('.').map(|(at, _)| at);
-        for (number, end) in ends.chain([name.len()]).enumerate() {
+        if !name.starts_with(self.head()) {
+            return None;
+        }
+        for (number, end) in ends(name).enumerate() {
             if matches(&self.0, &name[..end]) {
                 depth = Some(number + 1);
             }
@@ -52,6 +54,25 @@ impl Pattern {
         let end = name.match_indices('.').nth(last);
         Some((depth, end.map_or("", |(at, _)| &name[at + 1..])))
     }
+
+    /// The one name that it stands for, where there is no `*` in it.
+    pub(super) fn plain(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&self.0)
+    }
+
+    /// What each name begins with that it matches. The dot before a `**` that stands for nothing is not there.
+    fn head(&self) -> &str {
+        match self.0.split_once('*') {
+            Some((head, _)) => head.strip_suffix('.').unwrap_or(head),
+            None => &self.0,
+        }
+    }
+}
+
+/// Where the names of the modules that a tensor is in end, from the outermost on, and its own.
+pub(super) fn ends(name: &str) -> impl Iterator<Item = usize> {
+    let dots = name.match_indices('.').map(|(at, _)| at);
+    dots.chain([name.len()])
 }
 
 impl fmt::Display for Pattern {
@@ -78,7 +99,7 @@ fn matches(pattern: &str, name: &str) -> bool {
         _ if !matches_part(part.as_bytes(), first.as_bytes()) => false,
         (None, None) => true,
         (Some(later), Some(rest)) => matches(later, rest),
-        (Some("**"), None) => true,
+        (Some(later), None) => later.split('.').all(|part| part == "**"),
         _ => false,
     }
 }

@@ -5,10 +5,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::fmt;
 use core::ops::Range;
 
 use super::DeviceMesh;
+use super::lookup::Lookup;
 use super::pattern::Pattern;
 use super::placement::Placement;
 use super::share::Share;
@@ -154,17 +156,19 @@ impl ParallelRules {
     pub fn bind<'a>(&'a self, tensors: Vec<(&'a str, &'a [u64])>) -> Result<BoundRules<'a>> {
         let n_axes = self.mesh.axes().len();
         let mut counts = vec![None; self.rules.len()];
+        let lookup = Lookup::new(self.rules.iter().map(|rule| &rule.pattern));
         let mut closest = Vec::with_capacity(tensors.len() * n_axes);
         for &(name, _) in &tensors {
             let mut of_axes: Vec<Option<Named>> = vec![None; n_axes];
-            for (number, rule) in self.rules.iter().enumerate() {
+            for number in lookup.candidates(name) {
+                let rule = &self.rules[number];
                 let Some(named) = rule.names(number, name) else {
                     continue;
                 };
                 let seen = named.number.map_or(0, |number| number + 1);
                 counts[number] = Some(seen.max(counts[number].unwrap_or(0)));
                 let best = &mut of_axes[rule.axis];
-                if best.is_none_or(|best| named.depth > best.depth) {
+                if best.is_none_or(|best| named.closeness() > best.closeness()) {
                     *best = Some(named);
                 }
             }
@@ -229,6 +233,13 @@ struct Named {
     depth: usize,
     /// The number of the layer or expert.
     number: Option<u64>,
+}
+
+impl Named {
+    /// More for the rule that counts.
+    fn closeness(self) -> (usize, Reverse<usize>) {
+        (self.depth, Reverse(self.rule))
+    }
 }
 
 impl BoundRules<'_> {
