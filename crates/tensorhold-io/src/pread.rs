@@ -2,11 +2,15 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::num::NonZeroU64;
 
 use tensorhold_core::{ByteRange, Error, Result, Source};
 
 use crate::error::cannot;
 use crate::{interrupt, platform};
+
+/// So much is fetched before it is known how much is wanted: most headers are no longer, and a disk takes as long for a page.
+const FIRST_BYTES: NonZeroU64 = NonZeroU64::new(16 << 10).expect("it is not zero");
 
 /// An open file that is read at positions, by any number of threads at once.
 ///
@@ -27,6 +31,25 @@ impl Pread {
             .map_err(|error| cannot(&error, "ask for the size"))?
             .len();
         Ok(Pread { file, size_bytes })
+    }
+
+    /// What `read` gives, which reads the first bytes of the file: the system fetches them, and reads nothing ahead.
+    ///
+    /// Linux leaves a mark on a page that it has read ahead. Whoever comes to it makes it go on, as far as for one who reads all of the
+    /// file; and what lies behind the first bytes may be wanted by somebody who wants little else.
+    pub fn with_first<T>(&self, read: impl FnOnce(&Pread) -> T) -> T {
+        platform::begin_exact(&self.file, FIRST_BYTES);
+        let result = read(self);
+        platform::end_exact(&self.file);
+        result
+    }
+
+    /// The same with another descriptor of the same file.
+    pub(crate) fn by(&self, file: File) -> Pread {
+        Pread {
+            file,
+            size_bytes: self.size_bytes,
+        }
     }
 
     /// The open file.

@@ -71,13 +71,16 @@ impl fmt::Display for Way {
 /// Less than this, side by side, is short.
 const SHORT_BYTES: u64 = 16 << 20;
 
+/// Of fewer, what the system reads ahead is little, and a descriptor of its own is much.
+const MIN_EXACT_BYTES: u64 = 1 << 20;
+
 /// How many reads keep a network file system busy: most of the time they wait.
 const N_NETWORK_READERS: usize = 16;
 
 /// More threads than this only wait for the memory.
 const MAX_LOCAL_READERS: usize = 8;
 
-/// Fewer than this leave the disk idle while they copy.
+/// Fewer than this, with nothing read ahead, leave the disk idle while they copy.
 const MIN_DIRECT_READERS: usize = 4;
 
 /// What a transfer wants of a file.
@@ -99,6 +102,11 @@ impl Wanted {
     fn is_sparse(&self) -> bool {
         self.n_bytes < self.span.len() / 2
     }
+
+    /// Whether the system is not to read ahead in a file of `size_bytes`: of what it would fetch, too much may be wanted by nobody.
+    fn is_part(&self, size_bytes: u64) -> bool {
+        self.n_bytes >= MIN_EXACT_BYTES && self.n_bytes < size_bytes / 20 * 19
+    }
 }
 
 /// A file that one transfer reads from, by any number of threads at once.
@@ -108,6 +116,8 @@ pub struct Reading {
     method: Method,
     is_network: bool,
     is_sparse: bool,
+    /// Whether the page cache fetches what is read and no more.
+    is_exact: bool,
     calls: &'static Calls,
     /// What is to be left in no page cache. It is behind the method, whose map must be gone when it goes.
     behind: Option<Box<Behind>>,
@@ -161,8 +171,13 @@ impl Reading {
             Way::Direct => Direct::open(file.file(), calls).map(Method::Direct),
             Way::Buffered => None,
         };
+        let exact = match method {
+            None if !is_network && wanted.is_part(file.size_bytes()) => exact(file, calls),
+            _ => None,
+        };
         Reading {
-            file: Arc::clone(file),
+            is_exact: exact.is_some(),
+            file: exact.unwrap_or_else(|| Arc::clone(file)),
             method: method.unwrap_or(Method::Buffered),
             is_network,
             is_sparse: wanted.is_sparse(),
@@ -199,6 +214,7 @@ impl Reading {
         match self.way() {
             _ if self.is_network => N_NETWORK_READERS,
             Way::Direct => n_local.max(MIN_DIRECT_READERS),
+            _ if self.is_exact => n_local.max(MIN_DIRECT_READERS),
             _ => n_local,
         }
     }
@@ -257,6 +273,12 @@ impl Reading {
         warm.record(trial, into.len(), started.elapsed());
         Ok(())
     }
+}
+
+/// The file as it is read with nothing read ahead; `None` where the system has no such thing.
+fn exact(file: &Pread, calls: &Calls) -> Option<Arc<Pread>> {
+    let exact = (calls.open_exact)(file.file()).ok()?;
+    Some(Arc::new(file.by(exact)))
 }
 
 /// Less than this has room in any machine's memory, and is not worth asking for it.

@@ -148,7 +148,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
     let header = match cache::find(&identity, options.rules) {
         Some(header) => header,
         None => {
-            let header = Arc::new(Header::read(&*pread, options.rules)?);
+            let header = Arc::new(pread.with_first(|pread| Header::read(pread, options.rules))?);
             cache::remember(identity, options.rules, &header);
             header
         }

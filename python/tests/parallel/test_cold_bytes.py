@@ -15,22 +15,25 @@ from tensorhold import parallel
 N_RANKS = 4
 
 
+@pytest.mark.parametrize("share_mib", [4, 16, 32])
 @pytest.mark.parametrize(
-    ("shape", "mesh", "rules"),
+    ("n_columns", "mesh", "rules"),
     [
-        ((8192, 1024), {"tp": N_RANKS}, {"layers.*": "colwise"}),
+        (1024, {"tp": N_RANKS}, {"layers.*": "colwise"}),
         # Of each row 128 KiB for each rank.
-        ((64, 131072), {"tp": N_RANKS}, {"layers.*": "rowwise"}),
-        ((4096, 2048), {"pp": N_RANKS}, {"layers": parallel.Stages()}),
+        (131072, {"tp": N_RANKS}, {"layers.*": "rowwise"}),
+        (2048, {"pp": N_RANKS}, {"layers": parallel.Stages()}),
     ],
     ids=["rows", "columns", "stages"],
 )
-def test_a_rank_fetches_its_pages_and_no_others(run, tmp_path, shape, mesh, rules):
+def test_a_rank_fetches_its_pages_and_no_others(run, tmp_path, share_mib, n_columns, mesh, rules):
     found = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True)
     if found.stdout.strip() not in ("ext2/ext3", "xfs"):
         # In memory nothing is fetched; elsewhere the system may count, or read ahead, otherwise.
         warnings.warn(f"{tmp_path} is on {found.stdout.strip()}: not counted", stacklevel=1)
         return
+    # As many tensors as ranks.
+    shape = (share_mib * 2**20 // (4 * n_columns), n_columns)
     paths = [str(tmp_path / name) for name in ("big.safetensors", "small.safetensors")]
     for path, at in zip(paths, (shape, (8, 8)), strict=True):
         tensors = {f"layers.{number}.weight": torch.ones(at) for number in range(4)}

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 
 pub(crate) fn is_in_memory(_file: &File) -> bool {
@@ -11,6 +12,14 @@ pub(crate) fn is_in_memory(_file: &File) -> bool {
 pub(crate) fn reopen(_file: &File) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+pub(crate) fn open_exact(file: &File) -> io::Result<File> {
+    reopen(file)
+}
+
+pub(crate) fn begin_exact(_file: &File, _n_bytes: NonZeroU64) {}
+
+pub(crate) fn end_exact(_file: &File) {}
 
 pub(crate) fn open_direct(_file: &File) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())

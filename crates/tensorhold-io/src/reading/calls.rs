@@ -8,6 +8,7 @@ use crate::platform::{self, Ring};
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     pub read_at: fn(&File, &mut [u8], u64) -> io::Result<usize>,
+    pub open_exact: fn(&File) -> io::Result<File>,
     pub open_direct: fn(&File) -> io::Result<File>,
     pub direct_alignment: fn(&File) -> Option<(usize, usize)>,
     pub read_direct: fn(&File, &mut [u8], u64) -> io::Result<usize>,
@@ -28,6 +29,7 @@ pub(super) struct Calls {
 
 pub(super) static SYSTEM: Calls = Calls {
     read_at: platform::read_at,
+    open_exact: platform::open_exact,
     open_direct: platform::open_direct,
     direct_alignment: platform::direct_alignment,
     read_direct: platform::read_at,

@@ -37,6 +37,7 @@ enum Call {
     Read,
     ReadDirect,
     OpenDirect,
+    OpenExact,
     SetUpRing,
     EnterRing,
     RingResult,
@@ -129,6 +130,10 @@ fn result(bytes: &mut [u8], result: io::Result<usize>) -> io::Result<usize> {
 static FAULTY: Calls = Calls {
     read_at: |file, into, position| read(Call::Read, file, into, position),
     read_direct: |file, into, position| read(Call::ReadDirect, file, into, position),
+    open_exact: |file| {
+        fail::<()>(Call::OpenExact)?;
+        platform::open_exact(file)
+    },
     open_direct: |file| {
         fail::<()>(Call::OpenDirect)?;
         platform::open_direct(file)
@@ -279,6 +284,42 @@ fn a_buffered_read_gives_the_right_bytes_or_the_systems_error() {
     {
         check(Access::Buffered, Call::Read, fault);
     }
+}
+
+#[test]
+fn a_part_of_a_file_is_read_whether_or_not_read_ahead_can_be_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = bytes();
+    fs::write(folder.path().join("a"), &bytes).unwrap();
+    let file = File::open(folder.path().join("a")).unwrap();
+    let file = Arc::new(Pread::new(file).unwrap());
+    let plan = |number| Plan {
+        call: Call::OpenExact,
+        fault: Fault::Number(number),
+        n_before: 0,
+        is_lasting: true,
+    };
+    for (refusal, n_descriptors) in [
+        (None, 2),
+        (Some(INVALID), 1),
+        (Some(NOT_PERMITTED), 1),
+        (Some(NO_SUCH_CALL), 1),
+    ] {
+        PLAN.set(refusal.map(plan));
+        N_CALLS.set(0);
+        let part = wanted(&file, SIZE as u64 / 2);
+        let reading = Reading::with_calls(&file, None, Access::Buffered, part, &FAULTY);
+        assert_eq!(n_descriptors_in(folder.path()), n_descriptors);
+        assert_eq!(reading.way(), Way::Buffered);
+        let mut into = vec![0; SIZE / 2];
+        reading.read_at(777, &mut into).unwrap();
+        assert!(into == bytes[777..][..SIZE / 2]);
+        drop(reading);
+        PLAN.set(None);
+    }
+    let whole = wanted(&file, SIZE as u64);
+    let _reading = Reading::with_calls(&file, None, Access::Buffered, whole, &FAULTY);
+    assert_eq!(n_descriptors_in(folder.path()), 1);
 }
 
 #[test]

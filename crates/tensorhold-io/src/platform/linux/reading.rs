@@ -33,6 +33,25 @@ pub(crate) fn reopen(file: &File) -> io::Result<File> {
     open_again(file, OFlags::empty())
 }
 
+/// The same file once more, with nothing read ahead: what is asked for is fetched, and nothing behind it.
+pub(crate) fn open_exact(file: &File) -> io::Result<File> {
+    let exact = reopen(file)?;
+    rustix::fs::fadvise(&exact, 0, None, rustix::fs::Advice::Random)?;
+    Ok(exact)
+}
+
+/// Begins to fetch the first `n_bytes`, and lets nothing be read ahead of what is read from `file`.
+pub(crate) fn begin_exact(file: &File, n_bytes: NonZeroU64) {
+    // Where the system refuses, it reads ahead.
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+    let _ = rustix::fs::fadvise(file, 0, Some(n_bytes), rustix::fs::Advice::WillNeed);
+}
+
+/// Lets the system read ahead again.
+pub(crate) fn end_exact(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Normal);
+}
+
 /// The same file once more, to be read past the page cache.
 pub(crate) fn open_direct(file: &File) -> io::Result<File> {
     open_again(file, OFlags::DIRECT)
