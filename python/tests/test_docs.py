@@ -24,6 +24,10 @@ MODULES = {
     "tensorhold.flax": "jax",
     "tensorhold.mlx": "mlx",
     "tensorhold.dcp": "torch",
+    "tensorhold.serialization": "torch",
+    "tensorhold.serialization._files": "torch",
+    "tensorhold.serialization._register": "torch",
+    "tensorhold.serialization._words": "torch",
 }
 
 

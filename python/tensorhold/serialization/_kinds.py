@@ -169,7 +169,7 @@ def _ordered(encoder: Encoder, value: Any) -> Steps:
     reference = encoder.open(value)
     node = {"$ordered": (yield from _items(value))}
     if vars(value):
-        node["attributes"] = yield from attributes_node(dict(vars(value)))
+        node["attributes"] = yield from attributes_node(encoder, value, vars(value))
     reference.node = node
     reference.is_open = False
     return reference

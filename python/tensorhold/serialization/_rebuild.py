@@ -257,7 +257,8 @@ def dtensor(decoder: Decoder, node: dict[str, Any]) -> Steps:
 def make_mesh(node: Any, trail: Sequence[Any]) -> Any:
     """The mesh of devices that a node says."""
     distributed = import_module("torch.distributed")
-    if type(node) is not dict or node.keys() != {"device_type", "shape", "names", "ranks"}:
+    members = {"device_type", "shape", "names", "ranks", "rank"}
+    if type(node) is not dict or node.keys() != members:
         wrong(trail, "this is no mesh")
     kind, names = node["device_type"], node["names"]
     shape = integers(node["shape"], trail, "shape")
@@ -266,6 +267,7 @@ def make_mesh(node: Any, trail: Sequence[Any]) -> Any:
         is_table = type(ranks) is list and all(type(row) is list for row in ranks)
         ranks = [rank for row in ranks for rank in row] if is_table else None
     flat = integers(ranks, trail, "ranks")
+    (rank,) = integers([node["rank"]], trail, "rank")
     is_named = names is None or (
         type(names) is list and len(names) == len(shape) and all(type(n) is str for n in names)
     )
@@ -277,7 +279,7 @@ def make_mesh(node: Any, trail: Sequence[Any]) -> Any:
             kind,
             table,
             mesh_dim_names=None if names is None else tuple(names),
-            _init_backend=distributed.is_initialized(),
+            **({} if distributed.is_initialized() else {"_init_backend": False, "_rank": rank}),
         )
     except (*_REFUSALS, AssertionError) as error:
         line = (str(error).splitlines() or [""])[0]

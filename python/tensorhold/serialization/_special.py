@@ -156,6 +156,7 @@ def _dtensor(encoder: Encoder, tensor: Any) -> Parts:
         "shape": list(mesh.mesh.shape),
         "names": None if names is None else list(names),
         "ranks": mesh.mesh.tolist(),
+        "rank": mesh.get_rank(),
     }
     node["placements"] = [_placement(encoder, item) for item in tensor.placements]
     node["shape"], node["stride"] = list(tensor.shape), list(tensor.stride())

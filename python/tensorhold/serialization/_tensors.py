@@ -49,7 +49,7 @@ def _place(encoder: Encoder, tensor: torch.Tensor, node: dict[str, Any]) -> None
         storage = tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
         refuse(encoder.trail, "the tensor has no memory of its own")
-    plain = tensor.detach()
+    plain = torch.Tensor.detach(tensor)
     if len(node) > 1:
         plain = raw(plain, tensor.dtype)
     first: Any = 0
@@ -75,16 +75,18 @@ def _with_attributes(
     if attributes.pop("_is_buffer", None) is True:
         node["buffer"] = True
     if attributes:
-        node["attributes"] = yield from attributes_node(attributes)
+        node["attributes"] = yield from attributes_node(encoder, tensor, attributes)
     reference.node = node
     reference.is_open = False
     return reference
 
 
-def attributes_node(attributes: dict[str, Any]) -> Steps:
-    """The node of a `__dict__`."""
+def attributes_node(encoder: Encoder, owner: object, attributes: dict[str, Any]) -> Steps:
+    """The node of what a value has in its `__dict__`."""
     made = {}
     for name, value in attributes.items():
+        if hasattr(type(owner), name):
+            refuse(encoder.trail, f"an attribute called `{name}` cannot be kept")
         made[name] = yield Attribute(name), value
     if all(type(name) is str and name[:1] != "$" for name in made):
         return made

@@ -26,7 +26,8 @@ class _Comparison:
     def check(self, one: Any, other: Any, path: str) -> None:
         kind = type(one)
         assert kind is type(other) or _are_same_tuples(one, other), (path, one, other)
-        if isinstance(one, (list, dict, set, torch.Tensor)) or (isinstance(one, tuple) and one):
+        is_value = kind is torch.Size or (kind is tuple and not one)
+        if isinstance(one, (list, tuple, dict, set, torch.Tensor)) and not is_value:
             partner = self.partners.setdefault(id(one), id(other))
             assert partner == id(other), f"{path}: identity"
             assert self.partners.setdefault(-id(other), id(one)) == id(one), f"{path}: identity"
