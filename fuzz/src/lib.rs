@@ -1,6 +1,7 @@
 //! What the fuzz targets share: the oracles of the core's own tests, and an allocator that counts.
 
 pub mod bounded;
+pub mod foreign;
 #[path = "../../crates/tensorhold-core/tests/verdicts/generator.rs"]
 pub mod generator;
 #[path = "../../crates/tensorhold-core/tests/memory/counting.rs"]
