@@ -29,6 +29,7 @@ pub enum Element {
     Float32,
     Float64,
     Complex32,
+    Bcomplex32,
     Complex64,
     Complex128,
     Float8E5m2,
@@ -64,7 +65,7 @@ pub enum Element {
 }
 
 /// Element, PyTorch's name, stored as, stored elements for each, bytes that are swapped together.
-const TABLE: [(Element, &str, Dtype, u64, u64); 46] = [
+const TABLE: [(Element, &str, Dtype, u64, u64); 47] = [
     (Bool, "bool", Dtype::BOOL, 1, 1),
     (Uint8, "uint8", Dtype::U8, 1, 1),
     (Int8, "int8", Dtype::I8, 1, 1),
@@ -79,6 +80,7 @@ const TABLE: [(Element, &str, Dtype, u64, u64); 46] = [
     (Float32, "float32", Dtype::F32, 1, 4),
     (Float64, "float64", Dtype::F64, 1, 8),
     (Complex32, "complex32", Dtype::F16, 2, 2),
+    (Bcomplex32, "bcomplex32", Dtype::BF16, 2, 2),
     (Complex64, "complex64", Dtype::C64, 1, 4),
     (Complex128, "complex128", Dtype::F64, 2, 8),
     (Float8E5m2, "float8_e5m2", Dtype::F8_E5M2, 1, 1),

@@ -1,6 +1,13 @@
 //! What a file is, and what it has.
 
-use tensorhold_core::{Error, ErrorKind, Result, Source};
+use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Source};
+
+use crate::builder::Builder;
+use crate::container::{Names, Zip};
+use crate::finish::finish;
+use crate::pickle::{self, Stream};
+use crate::torch::{archive, legacy};
+use crate::{flax, gguf, npy, npz};
 
 use crate::finding::{Finding, Global};
 use crate::limits::Limits;
@@ -52,13 +59,61 @@ impl Foreign {
     /// # Errors
     /// `ForeignFormat` if the format is not known or the file is not as its format asks, `Truncated` if it ends
     /// early, `Overflow` if it passes a limit, and what the source refuses with.
-    pub fn read(source: &dyn Source, _limits: &Limits) -> Result<Foreign> {
-        Err(Error::new(
-            ErrorKind::ForeignFormat,
-            format!(
-                "a file of {} bytes is of no format that is known",
-                source.size_bytes()
-            ),
-        ))
+    pub fn read(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
+        let head = head(source)?;
+        if head.starts_with(npy::MAGIC) {
+            return npy::read(source, limits);
+        }
+        if head.starts_with(b"GGUF") {
+            return gguf::read(source, limits);
+        }
+        // A map of MessagePack, as no pickle begins.
+        if matches!(head.first(), Some(0x81..=0x8f | 0xde | 0xdf)) {
+            return flax::read(source, limits);
+        }
+        if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+            return read_zip(source, limits);
+        }
+        let mut builder = Builder::new(source, limits);
+        let (format, root) = if head.starts_with(&legacy::MAGIC) {
+            let range = ByteRange::new(0, source.size_bytes());
+            (
+                Format::TorchLegacy,
+                legacy::read(&mut builder, source, range, Some(0))?,
+            )
+        } else if pickle::may_begin(&head) {
+            (Format::Pickle, pickle::read(&mut builder)?)
+        } else {
+            return Err(unknown(source));
+        };
+        finish(builder, format, root)
     }
+}
+
+/// The first bytes of a file.
+fn head(source: &dyn Source) -> Result<Vec<u8>> {
+    let size = source.size_bytes().min(HEAD_BYTES);
+    Stream::new(source, ByteRange::new(0, size))?.take(size)
+}
+
+/// Enough to tell formats apart: a record of a tar archive.
+const HEAD_BYTES: u64 = 512;
+
+fn read_zip(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
+    let zip = Zip::open_named(source, limits, Names::Keys)?;
+    let Some(folder) = archive::folder(&zip) else {
+        return npz::read(source, limits);
+    };
+    let zip = Zip::open(source, limits)?;
+    let mut builder = Builder::new(source, limits);
+    let (format, root) = archive::read(&mut builder, &zip, &folder)?;
+    finish(builder, format, root)
+}
+
+fn unknown(source: &dyn Source) -> Error {
+    let message = format!(
+        "a file of {} bytes is of no format that is known",
+        source.size_bytes()
+    );
+    Error::new(ErrorKind::ForeignFormat, message)
 }

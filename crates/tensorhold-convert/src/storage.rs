@@ -126,6 +126,16 @@ impl View {
         View::new(storage, element, offset, shape, strides)
     }
 
+    /// The same bytes as elements of another type of the same width; `None` if it has another.
+    #[must_use]
+    pub fn as_element(&self, element: Element) -> Option<View> {
+        let is_same = element.width_bytes() == self.element.width_bytes();
+        is_same.then(|| View {
+            element,
+            ..self.clone()
+        })
+    }
+
     /// The storage that it is a view of.
     #[must_use]
     pub fn storage(&self) -> StorageId {
@@ -177,6 +187,20 @@ impl View {
             expected *= extent;
         }
         true
+    }
+
+    /// Whether the elements fill a run of bytes, each once, in some order of the dimensions.
+    #[must_use]
+    pub fn is_dense(&self) -> bool {
+        let dims = self.shape.iter().zip(&self.strides);
+        let mut dims: Vec<_> = dims.filter(|(extent, _)| **extent != 1).collect();
+        dims.sort_by_key(|(_, stride)| **stride);
+        let mut expected = 1;
+        dims.into_iter().all(|(&extent, &stride)| {
+            let is_next = stride == expected;
+            expected *= extent;
+            is_next
+        })
     }
 
     /// The bytes of the storage from the first to after the last that it uses; empty where it has no elements.

@@ -225,7 +225,9 @@ pub struct Meta {
     pub shape: Vec<u64>,
     pub strides: Vec<u64>,
     pub is_parameter: bool,
+    pub is_buffer: bool,
     pub requires_grad: bool,
+    pub attributes: Option<NodeId>,
 }
 
 /// How a sparse tensor's places are written down.
@@ -246,6 +248,7 @@ pub struct Sparse {
     pub layout: SparseLayout,
     pub values: NodeId,
     pub shape: Vec<u64>,
+    pub is_parameter: bool,
     pub requires_grad: bool,
 }
 
@@ -274,6 +277,10 @@ pub enum Scheme {
 pub struct Quantized {
     /// The integers; the element is `quint8`, `qint8`, `qint32`, `quint4x2` or `quint2x4`.
     pub ints: View,
+    /// The shape; `ints` has another where several elements share a byte, and is then a row of bytes.
+    pub shape: Vec<u64>,
+    /// The strides, in elements.
+    pub strides: Vec<u64>,
     pub scheme: Scheme,
     pub is_parameter: bool,
     pub requires_grad: bool,
@@ -386,6 +393,93 @@ impl Tree {
     #[must_use]
     pub fn n_nodes(&self) -> usize {
         self.nodes.len()
+    }
+}
+
+impl Tree {
+    /// The pairs of a dict of any kind; `None` for other values.
+    #[must_use]
+    pub fn pairs(&self, id: NodeId) -> Option<&[(NodeId, NodeId)]> {
+        match &self[id] {
+            Node::Dict(pairs)
+            | Node::Counter(pairs)
+            | Node::OrderedDict { pairs, .. }
+            | Node::DefaultDict { pairs, .. } => Some(pairs),
+            _ => None,
+        }
+    }
+
+    /// The value of a key that is a text; the last one, where there are several.
+    #[must_use]
+    pub fn entry(&self, id: NodeId, key: &str) -> Option<NodeId> {
+        let is_key = |pair: &&(NodeId, NodeId)| self.text(pair.0) == Some(key);
+        self.pairs(id)?.iter().rev().find(is_key).map(|pair| pair.1)
+    }
+
+    /// The items of a list or tuple; `None` for other values.
+    #[must_use]
+    pub fn items(&self, id: NodeId) -> Option<&[NodeId]> {
+        match &self[id] {
+            Node::List(items) | Node::Tuple(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The text that a node is; `None` for other values, and for text with lone surrogates.
+    #[must_use]
+    pub fn text(&self, id: NodeId) -> Option<&str> {
+        match &self[id] {
+            Node::Str(text) => text.as_str(),
+            _ => None,
+        }
+    }
+
+    /// The integer that a node is; `None` for other values, and past 64 bits.
+    #[must_use]
+    pub fn integer(&self, id: NodeId) -> Option<i64> {
+        match self[id] {
+            Node::Int(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// What it is, in words: `a dict`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Node::None => "None",
+            Node::Bool(_) => "a bool",
+            Node::Int(_) | Node::BigInt(_) => "an integer",
+            Node::Float(_) => "a float",
+            Node::Complex(..) => "a complex number",
+            Node::Str(_) => "a text",
+            Node::Bytes(_) | Node::ByteArray(_) => "bytes",
+            Node::List(_) => "a list",
+            Node::Tuple(_) => "a tuple",
+            Node::Dict(_) | Node::Counter(_) | Node::DefaultDict { .. } => "a dict",
+            Node::OrderedDict { .. } => "an ordered dict",
+            Node::Set(_) | Node::FrozenSet(_) => "a set",
+            Node::Slice(_) => "a slice",
+            Node::Range(_) => "a range",
+            Node::Ellipsis => "an ellipsis",
+            Node::Size(_) => "a size",
+            Node::Dtype(_) | Node::NpDtype(_) => "an element type",
+            Node::Device(_) => "a device",
+            Node::Layout(_) => "a layout",
+            Node::MemoryFormat(_) => "a memory format",
+            Node::Qscheme(_) => "a quantization scheme",
+            Node::Storage(_) => "a storage",
+            Node::Tensor(_) | Node::Meta(_) => "a tensor",
+            Node::Sparse(_) => "a sparse tensor",
+            Node::Quantized(_) => "a quantized tensor",
+            Node::Nested(_) => "a nested tensor",
+            Node::Ndarray(_) => "an array",
+            Node::Scalar(..) => "a scalar",
+            Node::Object(_) | Node::Opaque(_) => "an object",
+            Node::Global(_) => "a class or function",
+        }
     }
 }
 

@@ -166,7 +166,11 @@ impl Writer<'_> {
         let foreign = self.foreign;
         match &foreign.tree[id] {
             Node::Tensor(tensor) => self.dense(out, id, tensor)?,
-            Node::Meta(meta) => push_meta(out, meta),
+            Node::Meta(meta) => {
+                push_meta(out, meta);
+                self.part(out, "attributes", meta.attributes)?;
+                out.push('}');
+            }
             Node::Sparse(sparse) => self.sparse(out, sparse)?,
             Node::Quantized(quantized) => self.quantized(out, id, quantized)?,
             Node::Nested(nested) => {
@@ -371,9 +375,9 @@ impl Writer<'_> {
         out.push_str(&format!("}},\"dtype\":\"{}\"", element.name()));
         if matches!(element.name(), "quint4x2" | "quint2x4") {
             out.push_str(",\"shape\":");
-            push_numbers(out, view.shape());
+            push_numbers(out, &quantized.shape);
             out.push_str(",\"stride\":");
-            push_numbers(out, view.strides());
+            push_numbers(out, &quantized.strides);
         }
         for (name, part) in quantized_parts(quantized) {
             self.part(out, name, Some(part))?;
@@ -513,5 +517,7 @@ fn push_meta(out: &mut String, meta: &Meta) {
         push_numbers(out, &meta.strides);
     }
     push_flags(out, meta.is_parameter, meta.requires_grad);
-    out.push('}');
+    if meta.is_buffer {
+        out.push_str(",\"buffer\":true");
+    }
 }

@@ -1,0 +1,129 @@
+//! Pickles inside the values of other pickles: looked for, and their names told.
+
+use tensorhold_core::{ByteRange, Result, Source};
+
+use crate::builder::Builder;
+use crate::finding::{Class, Finding, FindingKind};
+use crate::pickle::opcodes::Operation;
+use crate::pickle::{Machine, NoPersistent, Stream};
+use crate::storage::Place;
+use crate::tree::{Data, Node, NodeId};
+use crate::walk::Ways;
+
+/// Values that are looked into.
+const MOST_VALUES: usize = 10_000;
+
+/// Bytes of one value beyond which it is not looked into.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// How deep pickles inside pickles are followed.
+const MOST_DEPTH: u32 = 4;
+
+/// Tells the names that pickles in values of bytes ask for.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn scan(builder: &mut Builder<'_>, ways: &Ways) -> Result<()> {
+    let is_bytes = |id: &&NodeId| matches!(builder.tree[**id], Node::Bytes(_) | Node::ByteArray(_));
+    let found: Vec<NodeId> = ways
+        .reached
+        .iter()
+        .filter(is_bytes)
+        .take(MOST_VALUES)
+        .copied()
+        .collect();
+    for id in found {
+        let Some(bytes) = bytes_of(builder, id)? else {
+            continue;
+        };
+        let path = ways.path(&builder.tree, id).unwrap_or_default();
+        look_into(builder, &bytes, &path, MOST_DEPTH)?;
+    }
+    Ok(())
+}
+
+/// The bytes of a value, if they may be a pickle.
+fn bytes_of(builder: &mut Builder<'_>, id: NodeId) -> Result<Option<Vec<u8>>> {
+    let (Node::Bytes(data) | Node::ByteArray(data)) = &builder.tree[id] else {
+        return Ok(None);
+    };
+    let bytes = match data {
+        Data::Memory(bytes) => bytes.clone(),
+        Data::Storage(storage) => {
+            let storage = &builder.storages[storage.0 as usize];
+            if storage.size_bytes > MOST_BYTES {
+                return Ok(None);
+            }
+            match &storage.place {
+                Place::Memory(bytes) => bytes.clone(),
+                Place::InFile(range) => {
+                    let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+                    builder.source.read_at(range.start, &mut bytes)?;
+                    bytes
+                }
+                _ => return Ok(None),
+            }
+        }
+    };
+    Ok(may_be_pickle(&bytes).then_some(bytes))
+}
+
+fn may_be_pickle(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x80, 0..=5, ..]) || bytes.trim_ascii_end().ends_with(b".")
+}
+
+/// Tells the names of a pickle in bytes, and of those in its own values; bytes that are no pickle are passed over.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn look_into(
+    builder: &mut Builder<'_>,
+    bytes: &[u8],
+    path: &str,
+    depth: u32,
+) -> Result<()> {
+    if depth == 0 || !asks_for_names(builder, &bytes)? {
+        return Ok(());
+    }
+    let outer = builder.pickle.replace(path.to_owned());
+    let n_before = builder.globals.len();
+    let n_nodes = builder.tree.n_nodes();
+    let range = ByteRange::new(0, bytes.len() as u64);
+    let mut stream = Stream::new(&bytes, range)?;
+    // What it does wrong is no matter: the names that it has asked for until then are told.
+    let outcome = Machine::new(builder, &mut NoPersistent, None).run(&mut stream);
+    let worst = builder.globals[n_before..]
+        .iter()
+        .map(|global| global.class)
+        .max();
+    let worst = worst.unwrap_or(Class::Harmless);
+    let state = if outcome.is_ok() { "whole" } else { "broken" };
+    let message = format!("{} bytes of a value are a {state} pickle", bytes.len());
+    builder.note(Finding::new(FindingKind::NestedPickle, worst, message).with_path(path));
+    let inner: Vec<NodeId> = (n_nodes..builder.tree.n_nodes())
+        .map(|id| NodeId(id as u32))
+        .collect();
+    for id in inner.into_iter().take(MOST_VALUES) {
+        if let Some(bytes) = bytes_of(builder, id)? {
+            look_into(builder, &bytes, &format!("{path}(pickle)"), depth - 1)?;
+        }
+    }
+    builder.pickle = outer;
+    Ok(())
+}
+
+/// Whether bytes are operations that ask for a name before they stop, or before they go wrong after a beginning that
+/// only pickles have.
+fn asks_for_names(builder: &mut Builder<'_>, bytes: &&[u8]) -> Result<bool> {
+    let is_marked = matches!(bytes, [0x80, 0..=5, ..]);
+    let mut stream = Stream::new(bytes, ByteRange::new(0, bytes.size_bytes()))?;
+    let mut asks = false;
+    loop {
+        builder.charge_operation()?;
+        match Operation::read(&mut stream, builder.limits) {
+            Ok(operation) if operation.code == b'.' => return Ok(asks),
+            Ok(operation) => asks |= matches!(operation.code, b'c' | b'i' | 0x93 | 0x82..=0x84),
+            Err(_) => return Ok(asks && is_marked),
+        }
+    }
+}

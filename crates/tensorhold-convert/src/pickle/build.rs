@@ -1,0 +1,197 @@
+//! What a pickle puts into values that it has made.
+
+use tensorhold_core::{Error, ErrorKind, Result};
+
+use super::globals::{Call, Known};
+use super::machine::Machine;
+use crate::builder::Builder;
+use crate::finding::{Class, FindingKind};
+use crate::numpy;
+use crate::tree::{Node, NodeId, Object};
+
+/// Appends values to a list, or to an object that may be one.
+///
+/// # Errors
+/// `ForeignFormat` where the target takes none.
+pub(crate) fn append(builder: &mut Builder<'_>, target: NodeId, values: Vec<NodeId>) -> Result<()> {
+    match builder.tree.node_mut(target) {
+        Node::List(items) => items.extend(values),
+        Node::Opaque(opaque) => opaque.items.extend(values),
+        node => return Err(takes_none(node, "items are appended to")),
+    }
+    Ok(())
+}
+
+/// Adds values to a set, or to an object that may be one.
+///
+/// # Errors
+/// `ForeignFormat` where the target takes none.
+pub(crate) fn add(builder: &mut Builder<'_>, target: NodeId, values: Vec<NodeId>) -> Result<()> {
+    match builder.tree.node_mut(target) {
+        Node::Set(items) => items.extend(values),
+        Node::Opaque(opaque) => opaque.items.extend(values),
+        node => return Err(takes_none(node, "items are added to")),
+    }
+    Ok(())
+}
+
+/// Sets values by key, in a dict or in an object that may be one.
+///
+/// # Errors
+/// `ForeignFormat` where the target takes none.
+pub(crate) fn set_items(
+    builder: &mut Builder<'_>,
+    target: NodeId,
+    values: Vec<(NodeId, NodeId)>,
+) -> Result<()> {
+    match builder.tree.node_mut(target) {
+        Node::Dict(pairs)
+        | Node::Counter(pairs)
+        | Node::OrderedDict { pairs, .. }
+        | Node::DefaultDict { pairs, .. } => pairs.extend(values),
+        Node::Opaque(opaque) => opaque.pairs.extend(values),
+        node => return Err(takes_none(node, "keys are set in")),
+    }
+    Ok(())
+}
+
+fn takes_none(node: &Node, what: &str) -> Error {
+    Error::new(ErrorKind::ForeignFormat, format!("{what} {}", node.kind()))
+}
+
+/// Gives a value its state, as `BUILD` does.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn build(machine: &mut Machine<'_, '_>, target: NodeId, state: NodeId) -> Result<()> {
+    let builder = &mut *machine.builder;
+    match builder.tree[target].built() {
+        Built::Opaque(global) => {
+            let known = global.map(|global| builder.known(global));
+            let is_array = known == Some(Known::Call(Call::NpReconstruct));
+            if is_array && numpy::fill_array(builder, target, state)? {
+                return Ok(());
+            }
+            give_state(builder, target, state)?;
+        }
+        Built::Dtype => numpy::fill_dtype(builder, target, state)?,
+        Built::Ordered | Built::Tensor => attach(builder, target, state)?,
+        Built::Global(global) => {
+            let message = format!(
+                "a pickle changes the class or function `{}` itself",
+                builder.globals[global.0 as usize].dotted()
+            );
+            builder.find(FindingKind::Pickle, Class::Dangerous, message, target);
+        }
+        Built::Other => {
+            let message = format!(
+                "{} is given a state, which is left out",
+                builder.tree[target].kind()
+            );
+            builder.find(FindingKind::LeftOut, Class::Unknown, message, target);
+        }
+    }
+    Ok(())
+}
+
+/// What has to be known of a node to give it a state.
+enum Built {
+    Opaque(Option<crate::finding::GlobalId>),
+    Global(crate::finding::GlobalId),
+    Dtype,
+    Ordered,
+    Tensor,
+    Other,
+}
+
+impl Node {
+    fn built(&self) -> Built {
+        match self {
+            Node::Opaque(opaque) => Built::Opaque(opaque.global),
+            Node::Object(object) => Built::Opaque(Some(object.class)),
+            Node::Global(global) => Built::Global(*global),
+            Node::NpDtype(_) => Built::Dtype,
+            Node::OrderedDict { .. } => Built::Ordered,
+            Node::Tensor(_) => Built::Tensor,
+            _ => Built::Other,
+        }
+    }
+}
+
+fn give_state(builder: &mut Builder<'_>, target: NodeId, state: NodeId) -> Result<()> {
+    let is_module = has_parts_of_module(builder, state)?;
+    match builder.tree.node_mut(target) {
+        Node::Object(object) => object.state = state,
+        Node::Opaque(opaque) => {
+            opaque.state = Some(state);
+            let is_plain = opaque.items.is_empty() && opaque.pairs.is_empty();
+            if let (Some(class), true, true) = (opaque.global, is_module, is_plain) {
+                *builder.tree.node_mut(target) = Node::Object(Box::new(Object { class, state }));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Whether a state is that of a `torch.nn.Module`.
+fn has_parts_of_module(builder: &mut Builder<'_>, state: NodeId) -> Result<bool> {
+    for name in ["_parameters", "_buffers", "_modules"] {
+        let value = builder.entry(state, name)?.map(|id| &builder.tree[id]);
+        if !matches!(value, Some(Node::Dict(_) | Node::OrderedDict { .. })) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Gives a tensor or an ordered dict its attributes.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn attach(builder: &mut Builder<'_>, target: NodeId, state: NodeId) -> Result<()> {
+    let (attributes, slots) = match &builder.tree[state] {
+        Node::None => return Ok(()),
+        Node::Tuple(parts) if parts.len() == 2 => (parts[0], Some(parts[1])),
+        _ => (state, None),
+    };
+    let slots = slots.filter(|slots| {
+        builder
+            .tree
+            .pairs(*slots)
+            .is_some_and(|pairs| !pairs.is_empty())
+    });
+    let count = match builder.tree.pairs(attributes) {
+        Some(pairs) => pairs.len(),
+        None if builder.tree[attributes] == Node::None => 0,
+        None => usize::MAX,
+    };
+    if count == usize::MAX || slots.is_some() {
+        let message = "attributes that are no dict are left out".into();
+        builder.find(FindingKind::LeftOut, Class::Unknown, message, target);
+        return Ok(());
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let is_buffer = builder.entry(attributes, "_is_buffer")?;
+    let is_buffer = is_buffer.is_some_and(|id| builder.tree[id] == Node::Bool(true));
+    match builder.tree.node_mut(target) {
+        Node::OrderedDict {
+            attributes: slot, ..
+        } => *slot = Some(attributes),
+        Node::Tensor(tensor) => {
+            tensor.is_buffer = is_buffer;
+            tensor.attributes = Some(attributes);
+        }
+        Node::Meta(meta) => {
+            meta.is_buffer = is_buffer;
+            meta.attributes = Some(attributes);
+        }
+        _ => {
+            let message = "attributes are left out".into();
+            builder.find(FindingKind::LeftOut, Class::Unknown, message, target);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,436 @@
+//! The machine that follows a pickle: a stack, marks and a memo, over an arena of inert values.
+//!
+//! It does what an unpickler does to its stack, and nothing else: where an unpickler would import, it keeps the name;
+//! where it would call, `calls` makes a value of what it knows, and of everything else an opaque node.
+
+use std::collections::HashMap;
+
+use tensorhold_core::{ByteRange, Error, ErrorKind, Result};
+
+use super::opcodes::{Argument, Operation, name_of};
+use super::stream::Stream;
+use super::{build, calls, constants};
+use crate::builder::Builder;
+use crate::finding::{Class, FindingKind};
+use crate::storage::Place;
+use crate::tree::{Node, NodeId};
+
+/// What the values are that a pickle names by persistent numbers: those beside the pickle.
+pub(crate) trait Persistent {
+    /// The value of a persistent number.
+    ///
+    /// # Errors
+    /// `ForeignFormat` if the number is none that the container can have.
+    fn load(&mut self, builder: &mut Builder<'_>, number: NodeId) -> Result<NodeId>;
+}
+
+/// A machine in the middle of a pickle.
+pub(crate) struct Machine<'m, 'a> {
+    pub(crate) builder: &'m mut Builder<'a>,
+    persistent: &'m mut dyn Persistent,
+    /// What to add to positions in the stream to have positions in the file; `None` where the pickle is no part of it.
+    pub(crate) in_file: Option<u64>,
+    stack: Vec<NodeId>,
+    marks: Vec<usize>,
+    memo: Memo,
+}
+
+/// The values of a machine's memo, by number.
+#[derive(Default)]
+struct Memo {
+    dense: Vec<Option<NodeId>>,
+    sparse: HashMap<u64, NodeId>,
+    count: u64,
+}
+
+impl Memo {
+    fn put(&mut self, number: u64, id: NodeId) {
+        let is_near = number <= self.dense.len() as u64 * 2 + 64;
+        let old = match usize::try_from(number) {
+            Ok(at) if is_near => {
+                if at >= self.dense.len() {
+                    self.dense.resize(at + 1, None);
+                }
+                self.sparse.remove(&number).or(self.dense[at].replace(id))
+            }
+            _ => self.sparse.insert(number, id),
+        };
+        self.count += u64::from(old.is_none());
+    }
+
+    fn entry(&self, number: u64) -> Option<NodeId> {
+        let dense = usize::try_from(number)
+            .ok()
+            .and_then(|at| *self.dense.get(at)?);
+        dense.or_else(|| self.sparse.get(&number).copied())
+    }
+}
+
+impl<'m, 'a> Machine<'m, 'a> {
+    pub(crate) fn new(
+        builder: &'m mut Builder<'a>,
+        persistent: &'m mut dyn Persistent,
+        in_file: Option<u64>,
+    ) -> Machine<'m, 'a> {
+        let (stack, marks, memo) = (Vec::new(), Vec::new(), Memo::default());
+        Machine {
+            builder,
+            persistent,
+            in_file,
+            stack,
+            marks,
+            memo,
+        }
+    }
+
+    /// Follows one pickle to its STOP, and gives its value.
+    ///
+    /// # Errors
+    /// `ForeignFormat` where an unpickler would stop with an error, `Truncated` at the end of the stream, `Overflow`
+    /// past a limit; with the bytes of the operation.
+    pub(crate) fn run(&mut self, stream: &mut Stream<'_>) -> Result<NodeId> {
+        loop {
+            self.builder.charge_operation()?;
+            let operation = Operation::read(stream, self.builder.limits)?;
+            let (code, position) = (operation.code, operation.position);
+            if code == b'.' {
+                return self.pop(".");
+            }
+            let done = self.step(operation, stream);
+            done.map_err(|error| {
+                error.with_bytes(ByteRange::new(position, stream.position().max(position)))
+            })?;
+        }
+    }
+
+    fn step(&mut self, operation: Operation, stream: &mut Stream<'_>) -> Result<()> {
+        let (code, position) = (operation.code, operation.position);
+        match (code, operation.argument) {
+            (b'c', Argument::Lines(module, name)) => {
+                let (module, name) = (utf8(module)?, utf8(name)?);
+                let id = self.global(module, name, position)?;
+                self.push(id)
+            }
+            (b'i', Argument::Lines(module, name)) => {
+                let (module, name) = (utf8(module)?, utf8(name)?);
+                let class = self.global(module, name, position)?;
+                let args = self.pop_to_mark("INST")?;
+                self.make_object(class, args, None)
+            }
+            (0x95, Argument::Number(size)) if size > stream.left() => {
+                let end = stream.position() + stream.left();
+                Err(Error::truncated(stream.position(), size, end))
+            }
+            (0x95, _) => Ok(()),
+            (0x80, Argument::Number(version)) => check_protocol(version),
+            (_, Argument::None) => self.plain(code, position),
+            (b'h' | b'j', Argument::Number(number)) => self.recall(number),
+            (b'q' | b'r', Argument::Number(number)) => self.memoize(number),
+            (b'g', Argument::Bytes(line)) => self.recall(memo_number(&line)?),
+            (b'p', Argument::Bytes(line)) => self.memoize(memo_number(&line)?),
+            (0x82..=0x84, argument) => self.extension(&argument, position),
+            (b'P', Argument::Bytes(line)) => {
+                let number = constants::text(line)?;
+                let number = self.builder.push(number)?;
+                self.load_persistent(number)
+            }
+            (code, Argument::Left(range)) => {
+                let place = self.in_file.and_then(|start| range.checked_add(start));
+                let place = match place {
+                    Some(place) => Place::InFile(place),
+                    None => Place::Memory(stream.read(range)?),
+                };
+                let id = constants::push_left(self.builder, code, place, range.len())?;
+                self.push(id)
+            }
+            (code, argument) => {
+                let id = constants::push(self.builder, code, argument)?;
+                self.push(id)
+            }
+        }
+    }
+
+    /// Operations that have nothing after their code.
+    fn plain(&mut self, code: u8, position: u64) -> Result<()> {
+        match code {
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b'0' => self.pop_one(),
+            b'1' => self.pop_to_mark("POP_MARK").map(drop),
+            b'2' => {
+                let top = self.top("DUP")?;
+                self.push(top)
+            }
+            0x94 => self.memoize(self.memo.count),
+            b'a' | b'e' | b's' | b'u' | 0x90 => self.fill(code),
+            b'R' | 0x81 | 0x92 | b'o' | b'b' => self.make(code),
+            0x93 => self.stack_global(position),
+            b'Q' => {
+                let number = self.pop("BINPERSID")?;
+                self.load_persistent(number)
+            }
+            0x97 => {
+                let message = "a buffer beside the pickle is missing";
+                let id = self.builder.push(Node::None)?;
+                self.builder
+                    .find(FindingKind::Missing, Class::Unknown, message.into(), id);
+                self.push(id)
+            }
+            0x98 => self.top("READONLY_BUFFER").map(drop),
+            _ => self.container(code),
+        }
+    }
+
+    /// Operations that make a container of what is on the stack, and constants.
+    fn container(&mut self, code: u8) -> Result<()> {
+        let node = match code {
+            b'N' => Node::None,
+            0x88 => Node::Bool(true),
+            0x89 => Node::Bool(false),
+            b']' => Node::List(Vec::new()),
+            b')' => Node::Tuple(Vec::new()),
+            b'}' => Node::Dict(Vec::new()),
+            0x8f => Node::Set(Vec::new()),
+            b'l' => Node::List(self.pop_to_mark("LIST")?),
+            b't' => Node::Tuple(self.pop_to_mark("TUPLE")?),
+            b'd' => Node::Dict(pairs(self.pop_to_mark("DICT")?)?),
+            0x91 => Node::FrozenSet(self.pop_to_mark("FROZENSET")?),
+            0x85..=0x87 => {
+                let count = usize::from(code - 0x84);
+                let start = self.room(count).ok_or_else(|| empty(code_name(code)))?;
+                Node::Tuple(self.stack.split_off(start))
+            }
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::ForeignFormat,
+                    "an operation has no meaning",
+                ));
+            }
+        };
+        let id = self.builder.push(node)?;
+        self.push(id)
+    }
+
+    /// Operations that put what is on the stack into a container.
+    fn fill(&mut self, code: u8) -> Result<()> {
+        let name = code_name(code);
+        let values = match code {
+            b'a' => vec![self.pop(name)?],
+            b's' => {
+                let start = self.room(2).ok_or_else(|| empty(name))?;
+                self.stack.split_off(start)
+            }
+            _ => self.pop_to_mark(name)?,
+        };
+        let target = self.top(name)?;
+        self.builder.charge_nodes(values.len())?;
+        match code {
+            b'a' | b'e' => build::append(self.builder, target, values),
+            0x90 => build::add(self.builder, target, values),
+            _ => build::set_items(self.builder, target, pairs(values)?),
+        }
+    }
+
+    /// Operations that call something, or give it a state.
+    fn make(&mut self, code: u8) -> Result<()> {
+        let name = code_name(code);
+        if code == b'o' {
+            let mut args = self.pop_to_mark(name)?;
+            if args.is_empty() {
+                return Err(empty(name));
+            }
+            let class = args.remove(0);
+            return self.make_object(class, args, None);
+        }
+        let kwargs = if code == 0x92 {
+            Some(self.pop(name)?)
+        } else {
+            None
+        };
+        let args = self.pop(name)?;
+        let target = self.pop(name)?;
+        if code == b'b' {
+            build::build(self, target, args)?;
+            return self.push(target);
+        }
+        let id = match code {
+            b'R' => calls::call(self, target, args)?,
+            _ => calls::new_object(self, target, args, kwargs)?,
+        };
+        self.push(id)
+    }
+
+    fn make_object(
+        &mut self,
+        class: NodeId,
+        args: Vec<NodeId>,
+        kwargs: Option<NodeId>,
+    ) -> Result<()> {
+        self.builder.charge_nodes(args.len())?;
+        let args = self.builder.push(Node::Tuple(args))?;
+        let id = calls::instantiate(self, class, args, kwargs)?;
+        self.push(id)
+    }
+
+    fn load_persistent(&mut self, number: NodeId) -> Result<()> {
+        let id = self.persistent.load(self.builder, number)?;
+        self.push(id)
+    }
+
+    fn stack_global(&mut self, position: u64) -> Result<()> {
+        let name = self.pop("STACK_GLOBAL")?;
+        let module = self.pop("STACK_GLOBAL")?;
+        let (Node::Str(module), Node::Str(name)) =
+            (&self.builder.tree[module], &self.builder.tree[name])
+        else {
+            let message = "STACK_GLOBAL needs two texts";
+            return Err(Error::new(ErrorKind::ForeignFormat, message));
+        };
+        let limit = super::opcodes::SMALL_BYTES as usize;
+        if module.as_bytes().len().max(name.as_bytes().len()) > limit {
+            let message = format!("a name in a pickle is over the limit of {limit} bytes");
+            return Err(Error::new(ErrorKind::Overflow, message));
+        }
+        let (module, name) = (module.to_string_lossy(), name.to_string_lossy());
+        let id = self.global(module, name, position)?;
+        self.push(id)
+    }
+
+    /// A code of `copyreg`'s registry, which is in no file.
+    fn extension(&mut self, argument: &Argument, position: u64) -> Result<()> {
+        let code = match argument {
+            Argument::Number(code) => i64::try_from(*code).unwrap_or(0),
+            Argument::Int(code) => *code,
+            _ => 0,
+        };
+        if code <= 0 {
+            return Err(Error::new(
+                ErrorKind::ForeignFormat,
+                format!("EXT specifies code {code}"),
+            ));
+        }
+        let id = self.global(
+            "copyreg".into(),
+            format!("_inverted_registry[{code}]"),
+            position,
+        )?;
+        self.push(id)
+    }
+
+    fn global(&mut self, module: String, name: String, position: u64) -> Result<NodeId> {
+        let position = self.in_file.map_or(position, |start| position + start);
+        let global = self.builder.mention(module, name, position);
+        constants::push_global(self.builder, global)
+    }
+
+    fn push(&mut self, id: NodeId) -> Result<()> {
+        self.builder.charge_nodes(0)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    /// Where the last `count` values start, if there are so many after the last mark.
+    fn room(&self, count: usize) -> Option<usize> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        self.stack
+            .len()
+            .checked_sub(count)
+            .filter(|start| *start >= floor)
+    }
+
+    fn pop(&mut self, what: &'static str) -> Result<NodeId> {
+        self.room(1)
+            .and_then(|_| self.stack.pop())
+            .ok_or_else(|| empty(what))
+    }
+
+    fn top(&self, what: &'static str) -> Result<NodeId> {
+        let at = self.room(1).ok_or_else(|| empty(what))?;
+        Ok(self.stack[at])
+    }
+
+    /// POP takes a value, or the last mark where nothing is after it.
+    fn pop_one(&mut self) -> Result<()> {
+        match self.room(1) {
+            Some(_) => self.pop("POP").map(drop),
+            None => self.marks.pop().map(drop).ok_or_else(|| empty("POP")),
+        }
+    }
+
+    fn pop_to_mark(&mut self, what: &'static str) -> Result<Vec<NodeId>> {
+        let start = self.marks.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::ForeignFormat,
+                format!("{what} has no mark to go back to"),
+            )
+        })?;
+        let values = self.stack.split_off(start);
+        self.builder.charge_nodes(values.len())?;
+        Ok(values)
+    }
+
+    fn memoize(&mut self, number: u64) -> Result<()> {
+        let top = self.top("PUT")?;
+        self.memo.put(number, top);
+        if self.memo.count > self.builder.limits.nodes {
+            self.builder.charge_nodes(usize::MAX >> 1)?;
+        }
+        Ok(())
+    }
+
+    fn recall(&mut self, number: u64) -> Result<()> {
+        let id = self.memo.entry(number).ok_or_else(|| {
+            let message = format!("memo value {number} is used before it is there");
+            Error::new(ErrorKind::ForeignFormat, message)
+        })?;
+        self.push(id)
+    }
+}
+
+/// Keys and values one after another, as pairs.
+fn pairs(values: Vec<NodeId>) -> Result<Vec<(NodeId, NodeId)>> {
+    if values.len() % 2 == 1 {
+        return Err(Error::new(
+            ErrorKind::ForeignFormat,
+            "a key of a dict has no value",
+        ));
+    }
+    Ok(values
+        .chunks_exact(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect())
+}
+
+fn memo_number(line: &[u8]) -> Result<u64> {
+    let number = std::str::from_utf8(line)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| Error::new(ErrorKind::ForeignFormat, "a memo number is no number"))
+}
+
+fn check_protocol(version: u64) -> Result<()> {
+    if version <= 5 {
+        return Ok(());
+    }
+    let message = format!("pickle protocol {version} is not known; the newest is 5");
+    Err(Error::new(ErrorKind::ForeignFormat, message))
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| Error::new(ErrorKind::ForeignFormat, "a name in a pickle is not UTF-8"))
+}
+
+fn code_name(code: u8) -> &'static str {
+    name_of(code).unwrap_or("an operation")
+}
+
+fn empty(what: &'static str) -> Error {
+    let what = if what == "." { "STOP" } else { what };
+    Error::new(
+        ErrorKind::ForeignFormat,
+        format!("{what} finds nothing on the stack"),
+    )
+}

@@ -1,0 +1,17 @@
+//! Pickles, followed without running anything.
+
+mod build;
+mod calls;
+mod constants;
+pub(crate) mod globals;
+mod machine;
+mod numbers;
+pub(crate) mod opcodes;
+mod read;
+mod stream;
+
+pub(crate) use build::attach;
+pub(crate) use calls::{Refusal, elements, understand};
+pub(crate) use machine::{Machine, Persistent};
+pub(crate) use read::{NoPersistent, may_begin, read};
+pub(crate) use stream::Stream;
