@@ -9,6 +9,7 @@
 //! is asked for and shown.
 
 mod chunks;
+mod convert;
 mod diff;
 mod division;
 mod inspect;
@@ -16,6 +17,7 @@ mod output;
 mod plan;
 mod progress;
 mod reshard;
+mod scan;
 mod verify;
 
 use std::ffi::OsString;
@@ -37,7 +39,7 @@ Exit codes:
   1  a file is wrong; what was compared differs
   2  the arguments are wrong, or something cannot be read or written";
 
-/// Looks into, checks, cuts, joins and compares checkpoints of model weights in the safetensors format.
+/// Looks into, checks, cuts, joins, compares and converts checkpoints of model weights.
 #[derive(Parser)]
 #[command(name = "tensorhold", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 struct Arguments {
@@ -55,6 +57,8 @@ enum Command {
     Consolidate(chunks::Consolidate),
     Reshard(chunks::Reshard),
     Diff(diff::Diff),
+    Convert(convert::Convert),
+    Scan(scan::Scan),
 }
 
 /// Runs the command line; `arguments` without the program's name. Gives the exit code.
@@ -78,6 +82,8 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Consolidate(consolidate) => consolidate.run(),
         Command::Reshard(reshard) => reshard.run(),
         Command::Diff(diff) => diff.run(),
+        Command::Convert(convert) => convert.run(),
+        Command::Scan(scan) => scan.run(),
     };
     match done {
         Ok(code) => code,

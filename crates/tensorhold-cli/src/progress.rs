@@ -35,6 +35,11 @@ impl Progress {
         self.bar.inc(bytes);
     }
 
+    /// Says of how many bytes all is, where that was not known before.
+    pub(crate) fn of(&mut self, total_bytes: u64) {
+        self.bar.set_length(total_bytes);
+    }
+
     /// Runs what prints while the bar is out of the way.
     pub(crate) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)

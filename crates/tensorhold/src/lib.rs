@@ -22,8 +22,10 @@
 mod assembled;
 mod cache;
 mod checkpoint;
+mod convert;
 mod diff;
 mod file;
+mod foreign;
 mod parallel;
 mod pieces;
 mod read;
@@ -31,6 +33,7 @@ mod report;
 mod reshard;
 mod residence;
 mod save;
+mod scan;
 mod stream;
 mod transfer;
 mod units;
@@ -40,8 +43,10 @@ pub use assembled::{
     Assembled, Chunk, WholeTensor, assemble, consolidate, existing_chunks, reshard,
 };
 pub use checkpoint::{Checkpoint, Tensor};
+pub use convert::{ConvertOptions, ConvertProgress, Converted, Values, convert};
 pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
+pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
 pub use parallel::RankPlan;
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
@@ -51,7 +56,9 @@ pub use save::{
     SaveProgress, TensorData, TensorView, Turn, existing_shards, save_file, save_in_background,
     save_shards, save_view_shards, save_views, serialize, serialize_views, shard_target,
 };
+pub use scan::{Scan, scan};
 pub use stream::{StreamOptions, StreamWriter};
+pub use tensorhold_convert::{Class, Finding, FindingKind, Foreign, Format, Global, Limits};
 pub use tensorhold_core::*;
 pub use tensorhold_device::{
     CopyQueue, Device, DeviceBuffer, DeviceView, RawStream, RingUsage, Runtime, Vendor,

@@ -160,7 +160,11 @@ fn options(rules: Rules) -> OpenOptions {
     }
 }
 
-fn verify_file(path: &Path, rules: Rules, tell: &mut dyn FnMut(VerifyEvent)) -> Result<Holding> {
+pub(crate) fn verify_file(
+    path: &Path,
+    rules: Rules,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Result<Holding> {
     let checkpoint = Checkpoint::open_files(&[path], &options(rules))?;
     if rules == Rules::Strict {
         for file in checkpoint.files() {
@@ -196,7 +200,7 @@ impl Holding {
     }
 }
 
-const TWO_THINGS: &str = "somebody made this file to be taken for two things; do not give it to programs that open the other";
+pub(crate) const TWO_THINGS: &str = "somebody made this file to be taken for two things; do not give it to programs that open the other";
 
 fn refuse_zip(source: &dyn Source) -> Result<()> {
     let Some(range) = zip::find_end(source)? else {

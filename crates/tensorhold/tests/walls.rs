@@ -9,7 +9,8 @@ use std::path::Path;
 use toml_edit::DocumentMut;
 
 /// Every edge between our crates that may be, besides those to `tensorhold-core`, which all may use.
-const ALLOWED: [(&str, &str); 7] = [
+const ALLOWED: [(&str, &str); 8] = [
+    ("tensorhold", "tensorhold-convert"),
     ("tensorhold", "tensorhold-device"),
     ("tensorhold", "tensorhold-io"),
     ("tensorhold", "tensorhold-quant"),

@@ -8,7 +8,6 @@ use super::json::{decimal, push_base64, push_float, push_numbers, push_str, push
 use super::{MAX_DEPTH, too_deep};
 use crate::finding::GlobalId;
 use crate::foreign::Foreign;
-use crate::storage::Place;
 use crate::tree::{
     BareStorage, Data, Meta, Ndarray, Nested, Node, NodeId, Opaque, Quantized, Scheme, Sparse,
     SparseLayout, Tensor,
@@ -115,6 +114,10 @@ impl Writer<'_> {
 
     fn container(&mut self, out: &mut String, id: NodeId) -> Result<()> {
         let foreign = self.foreign;
+        if foreign.lacks_bytes_of(id) {
+            out.push_str("{\"$opaque\":\"what the file lacks the bytes of\"}");
+            return Ok(());
+        }
         match &foreign.tree[id] {
             Node::List(items) => self.list(out, items),
             Node::Tuple(items) => self.tagged_list(out, "$tuple", items),
@@ -310,10 +313,6 @@ impl Writer<'_> {
 
     fn dense(&mut self, out: &mut String, id: NodeId, tensor: &Tensor) -> Result<()> {
         let storage = &self.foreign.storages[tensor.view.storage().0 as usize];
-        if storage.place == Place::Missing {
-            out.push_str("{\"$opaque\":\"a tensor whose bytes are missing\"}");
-            return Ok(());
-        }
         out.push_str("{\"$tensor\":");
         out.push_str(&self.members[&id]);
         push_flags(out, tensor.is_parameter, tensor.requires_grad);

@@ -21,7 +21,7 @@ use tensorhold_core::{Error, ErrorKind, Result};
 
 use crate::element::Element;
 use crate::foreign::Foreign;
-use crate::storage::{StorageId, View};
+use crate::storage::{Place, StorageId, View};
 use crate::tree::{Data, Node, NodeId, SparseLayout};
 use name::{Names, Step};
 pub use stored::Stored;
@@ -75,6 +75,23 @@ impl Foreign {
     }
 }
 
+impl Foreign {
+    /// Whether the bytes of a tensor, an array or bytes are not in the file.
+    fn lacks_bytes_of(&self, id: NodeId) -> bool {
+        let storage = match &self.tree[id] {
+            Node::Tensor(tensor) => tensor.view.storage(),
+            Node::Quantized(quantized) => quantized.ints.storage(),
+            Node::Ndarray(array) => array.view.storage(),
+            Node::Storage(bare) => bare.storage,
+            Node::Bytes(Data::Storage(storage)) | Node::ByteArray(Data::Storage(storage)) => {
+                *storage
+            }
+            _ => return false,
+        };
+        self.storages[storage.0 as usize].place == Place::Missing
+    }
+}
+
 /// The first way over the tree.
 struct Survey<'a> {
     foreign: &'a Foreign,
@@ -117,6 +134,9 @@ impl<'a> Survey<'a> {
 
     fn parts(&mut self, id: NodeId) -> Result<()> {
         let foreign = self.foreign;
+        if foreign.lacks_bytes_of(id) {
+            return Ok(());
+        }
         match &foreign.tree[id] {
             Node::Bytes(Data::Storage(storage)) | Node::ByteArray(Data::Storage(storage)) => {
                 let size = self.storage_size(*storage);
@@ -239,7 +259,7 @@ impl<'a> Survey<'a> {
     fn add_values(&mut self, id: NodeId, view: View) -> Result<()> {
         let name = self.names.take();
         self.places.members.insert(id, name.clone());
-        self.places.add_values(name, view)
+        self.places.add_values(id, name, view)
     }
 
     fn add_use(&mut self, node: NodeId, view: View, bits: (bool, bool)) {

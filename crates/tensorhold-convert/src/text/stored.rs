@@ -21,6 +21,8 @@ pub struct Stored {
     pub shape: Vec<u64>,
     /// Where its elements are, which lie in the file in row-major order.
     pub view: View,
+    /// The value that it is named after.
+    pub node: NodeId,
     /// Whether floats may be cast: nothing looks at its bits as another type.
     pub is_castable: bool,
 }
@@ -47,8 +49,8 @@ pub(super) struct Places {
 
 impl Places {
     /// Adds what holds a value that shares with none and has no strides: an array, or bytes.
-    pub fn add_values(&mut self, name: String, view: View) -> Result<()> {
-        self.stored.push(stored(name, view, false)?);
+    pub fn add_values(&mut self, node: NodeId, name: String, view: View) -> Result<()> {
+        self.stored.push(stored(node, name, view, false)?);
         Ok(())
     }
 
@@ -159,7 +161,8 @@ impl Places {
         let storage = (group[0].view.storage(), end);
         let view = View::contiguous(storage, element, offset, vec![n])?;
         let name = group[0].name.clone();
-        self.stored.push(stored(name.clone(), view, is_plain)?);
+        self.stored
+            .push(stored(group[0].node, name.clone(), view, is_plain)?);
         for each in group {
             self.refer(each, &name, element, &[n], first);
         }
@@ -168,7 +171,7 @@ impl Places {
 
     fn add_whole(&mut self, one: &Use, more: String) -> Result<()> {
         let element = one.view.element();
-        let made = stored(one.name.clone(), one.view.clone(), true)?;
+        let made = stored(one.node, one.name.clone(), one.view.clone(), true)?;
         let mut members = String::new();
         push_str(&mut members, &one.name);
         if !is_kept(element, &one.view) {
@@ -207,7 +210,7 @@ impl Places {
 }
 
 /// The tensor of a file that holds the elements of `view`.
-fn stored(name: String, view: View, is_castable: bool) -> Result<Stored> {
+fn stored(node: NodeId, name: String, view: View, is_castable: bool) -> Result<Stored> {
     let element = view.element();
     let mut shape = view.shape().to_vec();
     let mut dtype = element.dtype();
@@ -224,6 +227,7 @@ fn stored(name: String, view: View, is_castable: bool) -> Result<Stored> {
         dtype,
         shape,
         view,
+        node,
         is_castable,
     })
 }
