@@ -317,7 +317,7 @@ fn path_of(source: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
     decoded.extract().map(Some)
 }
 
-fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
+pub(crate) fn parse_backend(py: Python<'_>, name: &str) -> PyResult<Backend> {
     match name {
         "auto" => Ok(Backend::Auto),
         "mmap" => Ok(Backend::Mmap),

@@ -7,6 +7,7 @@ mod collector;
 mod device;
 mod dlpack;
 mod error;
+mod foreign;
 mod framework;
 mod in_memory;
 mod index;
@@ -60,6 +61,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(torch::torch_stream, module)?)?;
     module.add_function(wrap_pyfunction!(ndarray::numpy_flatten, module)?)?;
     module.add_function(wrap_pyfunction!(save::save, module)?)?;
+    module.add_function(wrap_pyfunction!(foreign::open_foreign, module)?)?;
+    module.add_function(wrap_pyfunction!(foreign::convert, module)?)?;
+    module.add_function(wrap_pyfunction!(foreign::scan, module)?)?;
     module.add_class::<save_async::SaveHandle>()?;
     module.add_function(wrap_pyfunction!(save_async::save_async, module)?)?;
     module.add_function(wrap_pyfunction!(save_async::finish_saves, module)?)?;

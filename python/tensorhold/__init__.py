@@ -15,6 +15,8 @@ Example:
     (2, 2) 2.0
 """
 
+from tensorhold._convert import convert as convert
+from tensorhold._convert import scan as scan
 from tensorhold._errors import SafetensorError
 from tensorhold._native import PinnedMemory as PinnedMemory
 from tensorhold._native import (

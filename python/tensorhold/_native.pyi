@@ -453,3 +453,25 @@ def set_cache_limit(limit_bytes: int) -> None: ...
 
 # Runs the command line; `arguments` without the program's name. Returns the exit code.
 def cli_main(arguments: Iterable[str]) -> int: ...
+
+# The tensors that lie in the file as they are, with the tree in the metadata, and a file in memory
+# with the others.
+def open_foreign(
+    path: _StrPath, framework: str, device: Any, backend: str
+) -> tuple[Checkpoint, bytes]: ...
+
+# The paths written, how many values were left out, and what is odd about the source.
+def convert(
+    source: _StrPath,
+    target: _StrPath,
+    max_shard_size: int | None,
+    values: str,
+    dtype: str | None,
+    root: str | None,
+    dequantize: bool,
+    verify: bool,
+    align: int,
+    durability: str,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[list[Path], int, list[dict[str, Any]]]: ...
+def scan(path: _StrPath) -> dict[str, Any]: ...

@@ -99,10 +99,14 @@ class Checkpoint(Mapping[str, Any]):
         backend: str = "auto",
     ) -> Self:
         """Files of any format: each a path, and of its tensors name, dtype, shape and position."""
+        native = _native.Checkpoint.placed(files, framework, "cpu", backend)
+        return cls._of(native, [path for path, _ in files])
+
+    @classmethod
+    def _of(cls, native: _native.Checkpoint, source: Any) -> Self:
+        """What is open already."""
         made = cls.__new__(cls)
-        made._source = [path for path, _ in files]
-        made._native = _native.Checkpoint.placed(files, framework, "cpu", backend)
-        made._stats = None
+        made._source, made._native, made._stats = source, native, None
         return made
 
     def __getitem__(self, name: str) -> Any:
