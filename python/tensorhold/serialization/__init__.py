@@ -17,7 +17,8 @@ Example:
 """
 
 from tensorhold.serialization._files import load, save
+from tensorhold.serialization._install import install, uninstall
 from tensorhold.serialization._register import register
 from tensorhold.serialization._words import Opaque
 
-__all__ = ["Opaque", "load", "register", "save"]
+__all__ = ["Opaque", "install", "load", "register", "save", "uninstall"]
