@@ -25,8 +25,11 @@ fn main() -> ExitCode {
 }
 
 fn tell(bytes: &[u8]) -> tensorhold_core::Result<String> {
-    let foreign = Foreign::read(&bytes, &Limits::default())?;
-    let laid = foreign.lay_out(foreign.tree.root(), Lie::Written)?;
+    let limits = Limits::default();
+    let mut foreign = Foreign::read(&bytes, &limits)?;
+    let root = foreign.tree.root();
+    let root = foreign.state_dict(root, &limits)?.unwrap_or(root);
+    let laid = foreign.lay_out(root, Lie::Written)?;
     let mut out = format!(
         "{{\"format\":\"{:?}\",\"tree\":{}",
         foreign.format, laid.text

@@ -3,10 +3,10 @@
 use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Source};
 
 use crate::builder::Builder;
-use crate::container::{Names, Zip};
+use crate::container::{Names, Tar, Zip};
 use crate::finish::finish;
 use crate::pickle::{self, Stream};
-use crate::torch::{archive, legacy};
+use crate::torch::{archive, legacy, tar};
 use crate::{flax, gguf, npy, npz};
 
 use crate::finding::{Finding, Global};
@@ -75,7 +75,15 @@ impl Foreign {
             return read_zip(source, limits);
         }
         let mut builder = Builder::new(source, limits);
-        let (format, root) = if head.starts_with(&legacy::MAGIC) {
+        if is_tar(&head) {
+            let tar = Tar::open(source, limits)?;
+            if !tar::is_whole(&tar) {
+                return Err(unknown(source));
+            }
+            let root = tar::read(&mut builder, &tar)?;
+            return finish(builder, Format::TorchTar, root);
+        }
+        let (format, root) = if legacy::begins(&head) {
             let range = ByteRange::new(0, source.size_bytes());
             (
                 Format::TorchLegacy,
@@ -98,6 +106,23 @@ fn head(source: &dyn Source) -> Result<Vec<u8>> {
 
 /// Enough to tell formats apart: a record of a tar archive.
 const HEAD_BYTES: u64 = 512;
+
+/// Whether a file begins with the record of a tar archive: its sum of bytes is written in it.
+fn is_tar(head: &[u8]) -> bool {
+    let (Some(record), Some(said)) = (head.get(..512), head.get(148..156)) else {
+        return false;
+    };
+    let digits = said
+        .trim_ascii_start()
+        .iter()
+        .take_while(|byte| matches!(byte, b'0'..=b'7'));
+    let said = digits.fold(0, |sum: u64, digit| sum * 8 + u64::from(digit - b'0'));
+    let counted = record.iter().enumerate().map(|(at, &byte)| match at {
+        148..156 => u64::from(b' '),
+        _ => u64::from(byte),
+    });
+    said > 0 && counted.sum::<u64>() == said
+}
 
 fn read_zip(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
     let zip = Zip::open_named(source, limits, Names::Keys)?;

@@ -28,6 +28,7 @@ pub mod flax;
 mod foreign;
 pub mod gguf;
 mod limits;
+mod module;
 mod nested;
 pub mod npy;
 pub mod npz;

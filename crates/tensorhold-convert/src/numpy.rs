@@ -124,7 +124,10 @@ fn array_of_state(builder: &mut Builder<'_>, state: NodeId) -> Made<Ndarray> {
     } else {
         row_major(&shape)
     };
-    array(builder, dtype, data, shape, strides)
+    let mut array = array(builder, dtype, data, shape, strides)?;
+    // NumPy turns the bytes around when it takes this state.
+    array.dtype = array.dtype.replace('>', "<");
+    Ok(array)
 }
 
 fn column_major(shape: &[u64]) -> Option<Vec<u64>> {
@@ -200,7 +203,8 @@ fn array(
     }
     let view = View::new((storage, size), element, 0, shape, strides)
         .map_err(|error| Refusal::Lie(error.message().into()))?;
-    let is_fortran = !view.is_contiguous();
+    let is_column_major = column_major(view.shape()).as_deref() == Some(view.strides());
+    let is_fortran = is_column_major && !view.is_contiguous();
     Ok(Ndarray {
         view,
         dtype,

@@ -119,7 +119,12 @@ impl Node {
 }
 
 fn give_state(builder: &mut Builder<'_>, target: NodeId, state: NodeId) -> Result<()> {
-    let is_module = has_parts_of_module(builder, state)?;
+    let class = match &builder.tree[target] {
+        Node::Opaque(opaque) => opaque.global.map(|global| builder.known(global)),
+        _ => None,
+    };
+    let is_script = class == Some(Known::Script) && builder.tree.pairs(state).is_some();
+    let is_module = is_script || has_parts_of_module(builder, state)?;
     match builder.tree.node_mut(target) {
         Node::Object(object) => object.state = state,
         Node::Opaque(opaque) => {

@@ -157,6 +157,11 @@ pub(crate) fn understand(machine: &mut Machine<'_, '_>, call: Call, args: NodeId
             [class, args, kwargs] => Ok(new_object(machine, class, args, Some(kwargs))?),
             _ => Err("it needs a class, a tuple and a dict".into()),
         },
+        Call::ScriptList | Call::ScriptTag => match list[..] {
+            // What is after the value is the name of its type.
+            [value] | [value, _] => Ok(value),
+            _ => Err("it needs a value".into()),
+        },
         Call::FromType | Call::FromTypeV2 => rebuild::from_type(machine, &list),
         Call::FromBytes => crate::torch::legacy::from_bytes(machine, &list),
         Call::NpScalar | Call::NpBuffer | Call::NpDtype => {

@@ -20,6 +20,8 @@ pub(crate) enum Known {
     Inert,
     /// A class of `torch.nn`.
     Module,
+    /// A class of a TorchScript archive's own code.
+    Script,
     /// On no list.
     Unknown,
     /// On the list of what attacks use.
@@ -65,6 +67,8 @@ pub(crate) enum Call {
     FromNumpy,
     FromCpu,
     FromBytes,
+    ScriptList,
+    ScriptTag,
     NpReconstruct,
     NpArrayClass,
     NpScalar,
@@ -132,6 +136,9 @@ fn listed(module: &str, name: &str) -> Option<Known> {
         "numpy._core.numeric" if name == "_frombuffer" => Call::NpBuffer,
         "numpy" if name == "dtype" => Call::NpDtype,
         "numpy" if name == "ndarray" => Call::NpArrayClass,
+        _ if module == "__torch__" || module.starts_with("__torch__.") => {
+            return Some(Known::Script);
+        }
         _ if module == "torch" || module.starts_with("torch.") => return torch(module, name),
         _ => return INERT.contains(&(module, name)).then_some(Known::Inert),
     };
@@ -173,6 +180,11 @@ fn torch(module: &str, name: &str) -> Option<Known> {
         ("torch._tensor", "_rebuild_from_type_v2") => Call::FromTypeV2,
         ("torch.serialization", "_get_layout") => Call::Layout,
         ("torch.storage", "_load_from_bytes") => Call::FromBytes,
+        ("torch.jit._pickle", "restore_type_tag") => Call::ScriptTag,
+        (
+            "torch.jit._pickle",
+            "build_intlist" | "build_tensorlist" | "build_doublelist" | "build_boollist",
+        ) => Call::ScriptList,
         ("torch.nn.parameter", "Parameter") => Call::ParameterClass,
         ("torch.nn.parameter", "Buffer") => Call::BufferClass,
         ("torch.cuda", _) if is_tensor_class(name) => Call::TensorClass,

@@ -10,18 +10,30 @@ use super::storages::Storages;
 use crate::builder::Builder;
 use crate::element::Element;
 use crate::finding::{Class, Finding, FindingKind};
+use crate::limits::Limits;
 use crate::pickle::{Machine, NoPersistent, Refusal, Stream};
 use crate::storage::{Place, StorageId};
 use crate::tree::{Node, NodeId};
 
-/// The first bytes of such a stream, in protocol 2: a pickle of its number.
-pub(crate) const MAGIC: [u8; 15] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+/// The number that every such stream begins with, as a pickle of its own: least byte first.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 /// The version that is in every one.
 const VERSION: i64 = 1001;
 
 /// How deep such streams may lie inside each other.
 const MOST_DEPTH: u32 = 8;
+
+/// Whether a file with these first bytes is such a stream.
+pub(crate) fn begins(head: &[u8]) -> bool {
+    let limits = Limits::default();
+    let mut builder = Builder::new(&head, &limits);
+    let range = ByteRange::new(0, head.len() as u64);
+    let first = Stream::new(&head, range).and_then(|mut stream| {
+        Machine::new(&mut builder, &mut NoPersistent, None).run(&mut stream)
+    });
+    first.is_ok_and(|first| builder.tree[first] == Node::BigInt(MAGIC.to_vec()))
+}
 
 /// The value of a stream in `range` of a source; `in_file` is what to add to its positions to have the file's.
 ///
@@ -34,12 +46,13 @@ pub(crate) fn read(
     in_file: Option<u64>,
 ) -> Result<NodeId> {
     let mut stream = Stream::new(source, range)?;
-    if stream.array()? != MAGIC {
-        return Err(odd("a stream of PyTorch does not begin with its number"));
-    }
     let plain = |builder: &mut Builder<'_>, stream: &mut Stream<'_>| {
         Machine::new(builder, &mut NoPersistent, in_file).run(stream)
     };
+    let magic = plain(builder, &mut stream)?;
+    if builder.tree[magic] != Node::BigInt(MAGIC.to_vec()) {
+        return Err(odd("a stream of PyTorch does not begin with its number"));
+    }
     let version = plain(builder, &mut stream)?;
     if builder.tree[version] != Node::Int(VERSION) {
         return Err(odd("a stream of PyTorch has another version than 1001"));

@@ -4,3 +4,4 @@ pub(crate) mod archive;
 pub(crate) mod legacy;
 pub(crate) mod rebuild;
 pub(crate) mod storages;
+pub(crate) mod tar;
