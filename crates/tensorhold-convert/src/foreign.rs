@@ -7,7 +7,7 @@ use crate::container::{Names, Tar, Zip};
 use crate::finish::finish;
 use crate::pickle::{self, Stream};
 use crate::torch::{archive, legacy, tar};
-use crate::{flax, gguf, npy, npz};
+use crate::{flax, gguf, hdf5, keras, npy, npz};
 
 use crate::finding::{Finding, Global};
 use crate::limits::Limits;
@@ -36,6 +36,10 @@ pub enum Format {
     Gguf,
     /// A message pack of Flax.
     Flax,
+    /// An HDF5 file of weights, as Keras writes them.
+    Hdf5,
+    /// A `.keras` archive: a zip with an HDF5 file of weights.
+    Keras,
 }
 
 /// What was found in a foreign file.
@@ -66,6 +70,9 @@ impl Foreign {
         }
         if head.starts_with(b"GGUF") {
             return gguf::read(source, limits);
+        }
+        if head.starts_with(hdf5::MAGIC) {
+            return hdf5::read(source, limits);
         }
         // A map of MessagePack, as no pickle begins.
         if matches!(head.first(), Some(0x81..=0x8f | 0xde | 0xdf)) {
@@ -127,6 +134,9 @@ fn is_tar(head: &[u8]) -> bool {
 fn read_zip(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
     let zip = Zip::open_named(source, limits, Names::Keys)?;
     let Some(folder) = archive::folder(&zip) else {
+        if zip.entry(keras::WEIGHTS).is_some() {
+            return keras::read(source, limits);
+        }
         return npz::read(source, limits);
     };
     let zip = Zip::open(source, limits)?;

@@ -27,6 +27,8 @@ mod finish;
 pub mod flax;
 mod foreign;
 pub mod gguf;
+pub mod hdf5;
+pub mod keras;
 mod limits;
 mod module;
 mod nested;

@@ -39,6 +39,10 @@ pub fn read(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
         }
         table.insert(name, array);
     }
+    if names.is_empty() && !zip.entries().is_empty() {
+        let message = "npz: no entry of the zip archive is an array";
+        return Err(Error::new(ErrorKind::ForeignFormat, message));
+    }
     Ok(table.into_dict(Format::Npz))
 }
 

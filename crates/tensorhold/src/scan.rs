@@ -156,6 +156,8 @@ fn name_of(format: Format) -> &'static str {
         Format::Npz => "NumPy archive",
         Format::Gguf => "GGUF",
         Format::Flax => "Flax message pack",
+        Format::Hdf5 => "HDF5 weights",
+        Format::Keras => "Keras archive",
         _ => "another format",
     }
 }
