@@ -35,6 +35,25 @@ def add_writers(row: Row, source: Callable[[], Path], synced: bool) -> None:
     row.commands = {side: partial(_write, side, row, source, synced) for side in ways}
 
 
+def add_ranks(row: Row, n_ranks: int, tensors: Callable[[], list[tuple[int, int, int]]]) -> None:
+    """What gives each of so many processes a part of the tensors of the row's one file.
+
+    Args:
+        row: The row.
+        n_ranks: How many processes.
+        tensors: The position of each tensor, its bytes, and those of a row if rows are cut, or 0.
+    """
+
+    def command() -> list[str]:
+        words = [":".join(map(str, tensor)) for tensor in tensors()]
+        return [str(PROGRAM), "ranks", str(n_ranks), *map(str, row.inputs()), *words]
+
+    row.bares = {
+        BARE: f"{n_ranks} processes of one thread, whole rows by `pread`, parts of rows from a map"
+    }
+    row.commands = {BARE: command}
+
+
 def _read(side: str, row: Row) -> list[str]:
     way = side.removeprefix(f"{BARE} ")
     return [str(PROGRAM), "read", way, str(files.warm_up()), *map(str, row.inputs())]

@@ -12,6 +12,7 @@ from typing import Any
 from tensorhold_bench import digest, files
 from tensorhold_bench.cache import Cache
 from tensorhold_bench.row import OURS, Row, Work, add
+from tensorhold_bench.rows import bare
 
 N_SAVED, N_RANKS = 4, 4
 TORCH = "torch, HuggingFaceStorageReader"
@@ -77,6 +78,20 @@ def _rules() -> dict[str, str]:
     }
 
 
+def _tensors() -> list[tuple[int, int, int]]:
+    """As the bare program takes them. It gives each rank a part of the few vectors, too."""
+    described, data = files.read_header(files.llama())
+    rules = _rules()
+    return [
+        (
+            data + start,
+            end - start,
+            (end - start) // shape[0] if rules.get(name) == "rowwise" else 0,
+        )
+        for name, (_, shape, (start, end)) in described.items()
+    ]
+
+
 def _in_ranks(n_ranks: int) -> Work:
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(n_ranks)]
@@ -138,4 +153,5 @@ _together = Row(
     inputs=lambda: [files.llama()],
 )
 _together.sides |= {ALONE: partial(_in_ranks, 1), OURS: partial(_in_ranks, N_RANKS)}
+bare.add_ranks(_together, N_RANKS, _tensors)
 add(_together)

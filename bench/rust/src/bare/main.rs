@@ -1,13 +1,16 @@
-//! The physical limits: the plainest programs that move the bytes of files, two threads at most, nothing checked.
+//! The physical limits: the plainest programs that move the bytes of files, by a few threads or processes, nothing checked.
 //!
 //! - `bare read buffered|direct WARM_UP FILE...` reads files into huge pages: `pread` of a contiguous range a thread,
 //!   or past the page cache, 8 MiB at a time.
 //! - `bare write buffered|direct none|data SOURCE TARGET` writes the bytes of `SOURCE`, which are in memory, to
 //!   `TARGET`, and with `data` waits until they are on disk.
+//! - `bare ranks N FILE POSITION:SIZE:ROW...` has N processes take a part each of tensors in the page cache: of the bytes by
+//!   `pread`, or, where ROW is not 0, of each row of so many bytes, out of a map.
 //!
-//! Either prints one sample as JSON. What is in the page cache is the caller's affair; `resident` says how much was.
+//! Each prints one sample as JSON. What is in the page cache is the caller's affair; `resident` says how much was.
 
 mod memory;
+mod ranks;
 mod read;
 mod residency;
 mod write;
@@ -56,7 +59,11 @@ fn run(arguments: &[String]) -> Outcome {
             source.as_ref(),
             target.as_ref(),
         ),
-        _ => Err("usage: bare read buffered|direct WARM_UP FILE... | write buffered|direct none|data SOURCE TARGET".into()),
+        ["ranks", n_ranks, path, tensors @ ..] => ranks::sample(n_ranks, path, tensors),
+        ["rank", rank, n_ranks, path, tensors @ ..] => {
+            ranks::rank(rank, n_ranks, path.as_ref(), tensors)
+        }
+        _ => Err("usage: bare read buffered|direct WARM_UP FILE... | write buffered|direct none|data SOURCE TARGET | ranks N FILE POSITION:SIZE:ROW...".into()),
     }
 }
 
