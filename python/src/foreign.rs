@@ -15,7 +15,7 @@ use crate::save::{parse_durability, stopped};
 use crate::tensors::Maker;
 
 /// Returns the tensors of a foreign file that lie in it as they are, with the tree of all values in the metadata, and a file in memory
-/// with the others.
+/// with the others; `None` for a file of no format that is known.
 #[pyfunction]
 pub(crate) fn open_foreign<'py>(
     py: Python<'py>,
@@ -23,13 +23,24 @@ pub(crate) fn open_foreign<'py>(
     framework: &str,
     device: Option<&Bound<'_, PyAny>>,
     backend: &str,
-) -> PyResult<(Checkpoint, Bound<'py, PyBytes>)> {
+) -> PyResult<Option<(Checkpoint, Bound<'py, PyBytes>)>> {
     let backend = parse_backend(py, backend)?;
     let maker = Maker::new(py, framework, device)?;
-    let placed = py.detach(|| ForeignFile::open(path, Limits::default())?.placed(backend));
+    let placed = py.detach(|| match ForeignFile::open(&path, Limits::default()) {
+        Ok(file) => file.placed(backend).map(Some),
+        // It only looks like one.
+        Err(error)
+            if error.kind() == ErrorKind::ForeignFormat && !ForeignFile::is_certain(&path) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    });
     let placed = placed.map_err(|error| error::to_py(py, &error))?;
-    let rest = PyBytes::new(py, &placed.rest);
-    Ok((Checkpoint::of(placed.checkpoint, maker), rest))
+    Ok(placed.map(|placed| {
+        let rest = PyBytes::new(py, &placed.rest);
+        (Checkpoint::of(placed.checkpoint, maker), rest)
+    }))
 }
 
 /// Converts a foreign checkpoint. Returns the paths that were written, how many values that are no tensors were left out, and what is odd

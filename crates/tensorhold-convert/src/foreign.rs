@@ -105,6 +105,25 @@ impl Foreign {
     }
 }
 
+impl Foreign {
+    /// Whether the first bytes leave no doubt that the file is of a format that is read here. A bare pickle and a message pack have no
+    /// such bytes.
+    ///
+    /// # Errors
+    /// What the source refuses with.
+    pub fn is_certain(source: &dyn Source) -> Result<bool> {
+        let head = head(source)?;
+        let magics: [&[u8]; 5] = [
+            npy::MAGIC,
+            b"GGUF",
+            b"PK\x03\x04",
+            b"PK\x05\x06",
+            &legacy::MAGIC,
+        ];
+        Ok(magics.iter().any(|magic| head.starts_with(magic)))
+    }
+}
+
 /// The first bytes of a file.
 fn head(source: &dyn Source) -> Result<Vec<u8>> {
     let size = source.size_bytes().min(HEAD_BYTES);

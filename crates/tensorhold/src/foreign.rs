@@ -56,6 +56,22 @@ impl ForeignFile {
         })
     }
 
+    /// Whether the file at `path` begins as one of a foreign format does that is read here, without any doubt; `false` where it cannot
+    /// be read.
+    #[must_use]
+    pub fn is_certain(path: impl AsRef<Path>) -> bool {
+        let opened =
+            File::open_as(
+                path.as_ref(),
+                Backend::Pread,
+                |source| match Foreign::is_certain(source)? {
+                    true => Header::of_placed(&[], None, source.size_bytes()),
+                    false => Err(Error::new(ErrorKind::ForeignFormat, "another format")),
+                },
+            );
+        opened.is_ok()
+    }
+
     /// Where the file lies.
     #[must_use]
     pub fn path(&self) -> &Path {

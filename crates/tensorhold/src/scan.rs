@@ -42,9 +42,9 @@ impl Scan {
 pub fn scan(path: impl AsRef<Path>, limits: &Limits) -> Result<Scan> {
     let path = path.as_ref();
     let mut scan = match safetensors(path) {
-        Ok(Some(scan)) => scan,
-        Ok(None) => foreign(path, limits)?,
-        Err(error) => return Err(error),
+        Ok(scan) => scan,
+        Err(error) if is_unreadable(&error) => return Err(error),
+        Err(error) => foreign(path, limits, error)?,
     };
     scan.globals
         .sort_by_key(|global| std::cmp::Reverse(global.class));
@@ -53,17 +53,13 @@ pub fn scan(path: impl AsRef<Path>, limits: &Limits) -> Result<Scan> {
     Ok(scan)
 }
 
-/// What is in a safetensors file; `None` if it is none.
-fn safetensors(path: &Path) -> Result<Option<Scan>> {
+/// What is in a safetensors file.
+fn safetensors(path: &Path) -> Result<Scan> {
     let options = |rules| OpenOptions {
         rules,
         backend: Backend::Pread,
     };
-    let checkpoint = match Checkpoint::open_files(&[path], &options(Rules::Compatible)) {
-        Ok(checkpoint) => checkpoint,
-        Err(error) if is_unreadable(&error) => return Err(error),
-        Err(_) => return Ok(None),
-    };
+    let checkpoint = Checkpoint::open_files(&[path], &options(Rules::Compatible))?;
     let mut findings = opaque_values(&checkpoint);
     if let Err(error) = verify_file(path, Rules::Strict, &mut |_| {}) {
         if is_unreadable(&error) {
@@ -75,15 +71,16 @@ fn safetensors(path: &Path) -> Result<Option<Scan>> {
         };
         findings.push(of_error(kind, class, &error));
     }
-    Ok(Some(Scan {
+    Ok(Scan {
         path: path.to_owned(),
         format: Some("safetensors"),
         globals: Vec::new(),
         findings,
-    }))
+    })
 }
 
-fn foreign(path: &Path, limits: &Limits) -> Result<Scan> {
+/// What is in a file that is no safetensors file, for which `refusal` was given.
+fn foreign(path: &Path, limits: &Limits, refusal: Error) -> Result<Scan> {
     let (format, globals, findings) = match ForeignFile::open(path, limits.clone()) {
         Ok(file) => {
             let found = file.into_foreign();
@@ -91,6 +88,11 @@ fn foreign(path: &Path, limits: &Limits) -> Result<Scan> {
         }
         Err(error) if is_unreadable(&error) => return Err(error),
         Err(error) => {
+            let error = if ForeignFile::is_certain(path) {
+                error
+            } else {
+                refusal
+            };
             let finding = of_error(FindingKind::Container, Class::Unknown, &error);
             (None, Vec::new(), vec![finding])
         }

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ from tensorhold._errors import ArgumentError, DeviceError, HeaderError
 from tensorhold.checkpoint import Checkpoint, _boundary
 from tensorhold.serialization._decode import Decoder, Document
 from tensorhold.serialization._encode import encode
+from tensorhold.serialization._foreign import Foreign, spooled
 from tensorhold.serialization._stored import Want
 from tensorhold.serialization._words import KEY, wrong
 
@@ -72,10 +73,12 @@ def load(
     *,
     opaque: Literal["refuse", "keep"] = "refuse",
 ) -> Any:
-    """The value that a safetensors file holds.
+    """The value that a safetensors file holds, or a checkpoint of another format.
 
-    Of a file that `save` has not written it is the dict of its tensors by name. Nothing in a file
-    is run, and no name in one is looked up.
+    Of a safetensors file that `save` has not written it is the dict of its tensors by name. What
+    `torch.save` has written, of any age, is read too, and so are pickles, NumPy's archives, GGUF
+    and Flax: whatever `tensorhold.convert` takes. Nothing in a file is run, and no name in one is
+    looked up. Checksums of archives are looked at by `convert` only.
 
     Args:
         f: A file, a folder or an index; or bytes, or a file object to read the rest of.
@@ -162,22 +165,46 @@ def _opened(f: Any, is_mapped: bool, strict: bool) -> Iterator[Any]:
     """What `f` is, open to take tensors from; errors of its tree name it."""
     path = f if isinstance(f, (str, os.PathLike)) else _path_of(f)
     try:
-        if path is not None:
-            with Checkpoint(path, strict=strict) as checkpoint:
-                yield _File(checkpoint, is_mapped)
-        elif isinstance(f, (bytes, bytearray, memoryview)):
-            yield _Memory(f if is_mapped else memoryview(f).toreadonly())
-        elif callable(getattr(f, "read", None)):
-            yield _Memory(_rest_of(f))
-        else:
-            message = f"`f` is neither a path, nor bytes, nor a file to read from, but {type(f)}"
-            raise TypeError(message)
+        with ExitStack() as stack:
+            if path is not None:
+                yield _at_path(path, is_mapped, strict, stack)
+            else:
+                yield _in_memory(_bytes_of(f, is_mapped), is_mapped, stack)
     except HeaderError as error:
         if error.kind != "InvalidMetadata" or path is None:
             raise
         name = os.fspath(path)
         message = f"{name}: {error}"
         raise HeaderError(message, kind=error.kind, path=name, hint=error.hint) from None
+
+
+def _at_path(path: Any, is_mapped: bool, strict: bool, stack: ExitStack) -> _File | Foreign:
+    try:
+        return _File(stack.enter_context(Checkpoint(path, strict=strict)), is_mapped)
+    except HeaderError:
+        foreign = Foreign.open(path, is_mapped) if os.path.isfile(path) else None
+        if foreign is None:
+            raise
+        return stack.enter_context(closing(foreign))
+
+
+def _in_memory(data: Any, is_mapped: bool, stack: ExitStack) -> _Memory | Foreign:
+    try:
+        return _Memory(data)
+    except HeaderError:
+        foreign = Foreign.open(stack.enter_context(spooled(data)), is_mapped)
+        if foreign is None:
+            raise
+        return stack.enter_context(closing(foreign))
+
+
+def _bytes_of(f: Any, is_mapped: bool) -> Any:
+    if isinstance(f, (bytes, bytearray, memoryview)):
+        return f if is_mapped else memoryview(f).toreadonly()
+    if callable(getattr(f, "read", None)):
+        return _rest_of(f)
+    message = f"`f` is neither a path, nor bytes, nor a file to read from, but {type(f)}"
+    raise TypeError(message)
 
 
 def _path_of(f: Any) -> str | None:
