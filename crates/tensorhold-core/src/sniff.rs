@@ -74,7 +74,7 @@ const APPLE_DOUBLE: Foreign = foreign(
 );
 const GGUF: Foreign = foreign(
     "a GGUF file",
-    "this is a GGUF file, made for llama.cpp; open it there or fetch the safetensors version",
+    "this is a GGUF file, made for llama.cpp; open it there or run `tensorhold convert`",
 );
 const GGML: Foreign = foreign(
     "a GGML file",
@@ -86,26 +86,23 @@ const HDF5: Foreign = foreign(
 );
 const NPY: Foreign = foreign(
     "a NumPy array",
-    "this is a NumPy .npy array; open it with numpy.load and save it with tensorhold",
+    "this is a NumPy .npy array; open it with numpy.load or run `tensorhold convert`",
 );
 const NPZ: Foreign = foreign(
     "a NumPy archive",
-    "this is a NumPy .npz archive; open it with numpy.load and save its arrays with tensorhold",
+    "this is a NumPy .npz archive; open it with numpy.load or run `tensorhold convert`",
 );
 const TORCH_ZIP: Foreign = foreign(
     "a PyTorch checkpoint",
-    "this is a PyTorch zip checkpoint; open it with torch.load(weights_only=True) and save it with \
-     tensorhold",
+    "this is a PyTorch zip checkpoint; run `tensorhold convert`, which runs nothing that is in it",
 );
 const TORCH_SCRIPT: Foreign = foreign(
     "a TorchScript program",
-    "this is a TorchScript archive, which holds a program; open it with torch.jit.load if you trust \
-     its origin, and save its state_dict with tensorhold",
+    "this is a TorchScript archive, which holds a program; run `tensorhold convert`, which takes its tensors and runs nothing",
 );
 const TORCH_LEGACY: Foreign = foreign(
     "a legacy PyTorch checkpoint",
-    "this is a PyTorch checkpoint of the time before 1.6; open it with \
-     torch.load(weights_only=True) and save it with tensorhold",
+    "this is a PyTorch checkpoint of the time before 1.6; run `tensorhold convert`, which runs nothing that is in it",
 );
 const KERAS: Foreign = foreign(
     "a Keras archive",
@@ -113,8 +110,7 @@ const KERAS: Foreign = foreign(
 );
 const PICKLE: Foreign = foreign(
     "a pickle",
-    "this is a Python pickle, which can run any program when it is loaded; fetch the safetensors \
-     version",
+    "this is a Python pickle, which can run any program when it is loaded; look into it with `tensorhold scan`",
 );
 const ZIP: Foreign = foreign("a zip archive", "this is a zip archive; unpack it first");
 const TAR: Foreign = foreign("a tar archive", "this is a tar archive; unpack it first");
@@ -141,8 +137,7 @@ const ONNX: Foreign = foreign(
 );
 const FLAX: Foreign = foreign(
     "a Flax checkpoint",
-    "this is a Flax msgpack checkpoint; open it with flax.serialization.msgpack_restore and save it \
-     with tensorhold",
+    "this is a Flax msgpack checkpoint; open it with flax.serialization.msgpack_restore or run `tensorhold convert`",
 );
 const HTML: Foreign = foreign(
     "an HTML page",

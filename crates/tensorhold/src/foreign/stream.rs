@@ -102,9 +102,12 @@ impl<'a> Streamer<'a> {
                 let nothing = ByteRange::new(range.len(), range.len());
                 Pieces::new(file, *range, nothing, unit, crc32)?.run(&mut put)?;
                 let row = file.rows.tensor(&view.storage().0.to_string())?;
-                by_strides(view, range.len(), &mut put, &mut |selection, into| {
-                    read_selection(&row, selection, into)
-                })
+                by_strides(
+                    view,
+                    (range.len(), WINDOW_BYTES),
+                    &mut put,
+                    &mut |selection, into| read_selection(&row, selection, into),
+                )
             }
             Place::Pieces(ranges) if view.is_contiguous() => {
                 let mut start = 0;
@@ -144,7 +147,8 @@ fn in_memory(
     bytes: &[u8],
     put: &mut dyn FnMut(&mut [u8]) -> Result<()>,
 ) -> Result<()> {
-    by_strides(view, bytes.len() as u64, put, &mut |selection, into| {
+    let sizes = (bytes.len() as u64, WINDOW_BYTES);
+    by_strides(view, sizes, put, &mut |selection, into| {
         selection.gather(bytes, into);
         Ok(())
     })
@@ -324,11 +328,11 @@ impl<'a> Pieces<'a> {
 /// Counts of elements, each with the bytes from one to the next.
 type Dims = Vec<(u64, u64)>;
 
-/// Puts the elements of a view of a storage of `size` bytes in order, window by window; `read` fills memory with a selection of
+/// Puts the elements, of which there are some, of a view of a storage of `size` bytes in order, about `most` bytes at a time; `read` fills memory with a selection of
 /// the storage's bytes.
 fn by_strides(
     view: &View,
-    size: u64,
+    (size, most): (u64, u64),
     put: &mut dyn FnMut(&mut [u8]) -> Result<()>,
     read: &mut dyn FnMut(&Selection, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
@@ -342,10 +346,10 @@ fn by_strides(
         .collect();
     // The first dimension of which one position fits into a window, and how many do.
     let volume = |dims: &[(u64, u64)]| dims.iter().map(|dim| dim.0).product::<u64>();
-    let fits = |dim: &usize| volume(&outer[dim + 1..]) <= WINDOW_BYTES;
+    let fits = |dim: &usize| volume(&outer[dim + 1..]) <= most;
     let cut = (0..outer.len()).find(fits).unwrap_or(0);
     let inner = outer.split_off(cut);
-    let step = (WINDOW_BYTES / volume(&inner[1..])).max(1);
+    let step = (most / volume(&inner[1..])).max(1);
     let (count, stride) = inner[0];
     for number in 0..volume(&outer) {
         let mut left = number;
@@ -453,5 +457,52 @@ impl Becoming {
         self.casted.resize(size, 0);
         cast(from, numbers, to, &mut self.casted)?;
         put(&self.casted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+    use proptest::prelude::*;
+    use tensorhold_convert::Element;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn views_come_in_order_whatever_the_strides(
+            dims in prop::collection::vec((1u64..6, 0u64..12), 0..5),
+            offset in 0u64..5,
+            element in prop::sample::select(vec![Element::Int8, Element::Float16, Element::Complex128]),
+            most in 1u64..200,
+        ) {
+            let (shape, strides): (Vec<u64>, Vec<u64>) = dims.iter().copied().unzip();
+            let width = element.width_bytes() as usize;
+            let bytes: Vec<u8> = (0..400 * width).map(|n| (n * 31 + n / 251) as u8).collect();
+            let storage = (StorageId(0), bytes.len() as u64);
+            let view = View::new(storage, element, offset, shape, strides).unwrap();
+            let mut starts = vec![offset as usize];
+            for &(count, stride) in &dims {
+                let each = starts.iter().flat_map(|at| (0..count).map(move |n| at + (n * stride) as usize));
+                starts = each.collect();
+            }
+            let expected: Vec<u8> = starts
+                .iter()
+                .flat_map(|at| &bytes[at * width..][..width])
+                .copied()
+                .collect();
+            let mut found = Vec::new();
+            let mut put = |piece: &mut [u8]| {
+                found.extend_from_slice(piece);
+                Ok(())
+            };
+            let read = &mut |selection: &Selection, into: &mut [u8]| {
+                selection.gather(&bytes, into);
+                Ok(())
+            };
+            by_strides(&view, (bytes.len() as u64, most), &mut put, read).unwrap();
+            prop_assert_eq!(found, expected);
+        }
     }
 }
