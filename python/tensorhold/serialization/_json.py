@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from json import decoder, encoder
 from typing import Any
 
-__all__ = ["Reference", "Text", "from_text", "to_text"]
+__all__ = ["Reference", "from_text", "to_text"]
 
 _quote: Callable[[str], str] = encoder.encode_basestring
 _scan_string: Callable[[str, int], tuple[str, int]] = vars(decoder)["scanstring"]
@@ -34,20 +34,52 @@ class Reference:
         self.number = -1
 
 
-class Text(str):
-    """A node that is written already."""
-
-    __slots__ = ()
-
-
 def to_text(root: Any) -> tuple[str, list[str]]:
     """The text of a node, and those of what it refers to."""
     shared: list[Reference] = []
-    text = _write(root, shared)
+    try:
+        return _texts(root, shared, _write_at_once)
+    except RecursionError:
+        for reference in shared:
+            reference.number = -1
+        shared.clear()
+        return _texts(root, shared, _write)
+
+
+def _texts(
+    root: Any, shared: list[Reference], write: Callable[[Any, list[Reference]], str]
+) -> tuple[str, list[str]]:
+    text = write(root, shared)
     texts: list[str] = []
     while len(texts) < len(shared):
-        texts.append(_write(shared[len(texts)].node, shared))
+        texts.append(write(shared[len(texts)].node, shared))
     return text, texts
+
+
+def _write_at_once(root: Any, shared: list[Reference]) -> str:
+    """The text of a node that is no deeper than Python's writer goes."""
+
+    def referred(reference: Reference) -> Any:
+        if reference.count == 1:
+            return reference.node
+        if reference.number < 0:
+            reference.number = len(shared)
+            shared.append(reference)
+        return {"$shared": reference.number}
+
+    text = json.dumps(
+        root,
+        default=referred,
+        ensure_ascii=False,
+        check_circular=False,
+        separators=(",", ":"),
+    )
+    # What is none of a string is of ASCII.
+    return text if text.isascii() else _SURROGATE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _write(root: Any, shared: list[Reference]) -> str:
@@ -100,14 +132,12 @@ def _begin(node: Any, shared: list[Reference], out: list[str], stack: list[_Leve
             shared.append(node)
         out.append(f'{{"$shared":{node.number}}}')
     else:
-        out.append(_SCALARS[node] if kind is bool or node is None else str(node))
+        out.append(_SCALARS[node] if kind is bool or node is None else repr(node))
 
 
 def _string(text: str) -> str:
     quoted = _quote(text)
-    if quoted.isascii():
-        return quoted
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    return quoted if quoted.isascii() else _SURROGATE.sub(_escaped, quoted)
 
 
 def from_text(text: str, make: Callable[[list[tuple[str, Any]]], Any]) -> Any:

@@ -9,13 +9,13 @@ import math
 import types
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tensorhold._native import TensorSpec
 from tensorhold.serialization import _numpy, _special
-from tensorhold.serialization._json import Text
 from tensorhold.serialization._register import is_named_tuple, name_of
 from tensorhold.serialization._tensors import attributes_node, tensor_node
 from tensorhold.serialization._words import (
@@ -98,8 +98,12 @@ def _sequence(tag: str | None) -> Callable[[Encoder, Any], Steps]:
         items = _numbers(value)
         if items is None:
             items = []
+            trail, begin = encoder.trail, encoder.begin
             for number, item in enumerate(value):
-                items.append((yield number, item))
+                trail.append(number)
+                node = begin(item)
+                items.append((yield node) if type(node) is GeneratorType else node)
+                trail.pop()
         reference.node = items if tag is None else {tag: items}
         reference.is_open = False
         return reference
@@ -108,7 +112,7 @@ def _sequence(tag: str | None) -> Callable[[Encoder, Any], Steps]:
 
 
 def _numbers(items: Any) -> Any:
-    """The node of nothing but small integers, or of nothing but finite floats."""
+    """The nodes of nothing but small integers, or of nothing but finite floats."""
     kinds = set(map(type, items))
     if len(kinds) != 1:
         return None
@@ -116,7 +120,7 @@ def _numbers(items: Any) -> Any:
         is_written = min(items) > -(2**63) and max(items) < 2**63
     else:
         is_written = float in kinds and all(map(math.isfinite, items))
-    return Text(list(items)) if is_written else None
+    return list(items) if is_written else None
 
 
 def _tuple(encoder: Encoder, value: Any) -> Any:
@@ -146,17 +150,21 @@ def _order(item: Any) -> tuple[str, str]:
 
 def _dict(encoder: Encoder, value: Any) -> Steps:
     reference = encoder.open(value)
-    reference.node = yield from _items(value)
+    reference.node = yield from _items(encoder, value)
     reference.is_open = False
     return reference
 
 
-def _items(value: dict[Any, Any]) -> Steps:
+def _items(encoder: Encoder, value: dict[Any, Any]) -> Steps:
     """The node of the items of a dict."""
     if all(type(key) is str and key[:1] != "$" for key in value):
         made = {}
+        trail, begin = encoder.trail, encoder.begin
         for key, item in value.items():
-            made[key] = yield key, item
+            trail.append(key)
+            node = begin(item)
+            made[key] = (yield node) if type(node) is GeneratorType else node
+            trail.pop()
         return made
     pairs = []
     for key, item in value.items():
@@ -167,7 +175,7 @@ def _items(value: dict[Any, Any]) -> Steps:
 
 def _ordered(encoder: Encoder, value: Any) -> Steps:
     reference = encoder.open(value)
-    node = {"$ordered": (yield from _items(value))}
+    node = {"$ordered": (yield from _items(encoder, value))}
     if vars(value):
         node["attributes"] = yield from attributes_node(encoder, value, vars(value))
     reference.node = node
@@ -177,7 +185,7 @@ def _ordered(encoder: Encoder, value: Any) -> Steps:
 
 def _counter(encoder: Encoder, value: Any) -> Steps:
     reference = encoder.open(value)
-    reference.node = {"$counter": (yield from _items(value))}
+    reference.node = {"$counter": (yield from _items(encoder, value))}
     reference.is_open = False
     return reference
 
@@ -189,7 +197,7 @@ def _defaultdict(encoder: Encoder, value: Any) -> Steps:
         hint = f"give it one of {', '.join(FACTORIES)} for its factory, or make a dict of it"
         refuse(encoder.trail, f"a defaultdict of {factory!r} cannot be kept", hint)
     reference = encoder.open(value)
-    node = {"$defaultdict": (yield from _items(value)), "factory": name}
+    node = {"$defaultdict": (yield from _items(encoder, value)), "factory": name}
     reference.node = node
     reference.is_open = False
     return reference

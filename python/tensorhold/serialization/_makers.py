@@ -38,30 +38,38 @@ if TYPE_CHECKING:
 __all__ = ["TAGS", "items_of", "plain_dict"]
 
 
-def items_of(_decoder: Decoder, node: list[Any]) -> Any:
+def items_of(decoder: Decoder, node: list[Any]) -> Any:
     """The list of a list of nodes, or what makes it."""
     kinds = set(map(type, node))
     if kinds <= {str, bool, type(None)}:
         return node
     if kinds == {int} and min(node) > -(2**63) and max(node) < 2**63:
         return node
-    return _items(node)
+    return _items(decoder, node)
 
 
-def _items(nodes: list[Any]) -> Steps:
+def _items(decoder: Decoder, nodes: list[Any]) -> Steps:
     made = []
+    trail, begin = decoder.trail, decoder.begin
     for number, node in enumerate(nodes):
-        made.append((yield number, node))
+        trail.append(number)
+        value = begin(node)
+        made.append((yield value) if type(value) is GeneratorType else value)
+        trail.pop()
     return made
 
 
 def plain_dict(decoder: Decoder, node: dict[str, Any]) -> Steps:
     """The dict of an object without a tag."""
     made = {}
+    trail, begin = decoder.trail, decoder.begin
     for key, item in node.items():
         if key[:1] == "$":
-            wrong(decoder.trail, f"`{key}` stands in an object, and is not its first member")
-        made[key] = yield key, item
+            wrong(trail, f"`{key}` stands in an object, and is not its first member")
+        trail.append(key)
+        value = begin(item)
+        made[key] = (yield value) if type(value) is GeneratorType else value
+        trail.pop()
     return made
 
 
@@ -114,7 +122,7 @@ def _made(kind: Callable[[Any], Any], steps: Steps) -> Steps:
 
 def _set(tag: str, kind: Callable[[Any], Any]) -> Callable[[Decoder, dict[str, Any]], Steps]:
     def steps(decoder: Decoder, node: dict[str, Any]) -> Steps:
-        items = yield from _items(_array(decoder, node[tag]))
+        items = yield from _items(decoder, _array(decoder, node[tag]))
         try:
             made = kind(items)
         except (TypeError, RecursionError):
@@ -214,14 +222,14 @@ def _complex(decoder: Decoder, node: dict[str, Any]) -> complex:
 
 
 def _slice(decoder: Decoder, node: dict[str, Any]) -> Steps:
-    parts = yield from _items(_array(decoder, node["$slice"]))
+    parts = yield from _items(decoder, _array(decoder, node["$slice"]))
     if len(parts) != 3:
         wrong(decoder.trail, "a slice has three parts")
     return slice(*parts)
 
 
 def _range(decoder: Decoder, node: dict[str, Any]) -> Steps:
-    numbers = yield from _items(_array(decoder, node["$range"]))
+    numbers = yield from _items(decoder, _array(decoder, node["$range"]))
     if len(numbers) != 3 or any(type(n) is not int for n in numbers) or numbers[2] == 0:
         wrong(decoder.trail, "a range is three integers, and its step is not 0")
     return range(*numbers)

@@ -32,7 +32,8 @@ _INTEGERS = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: t
 def flags(tensor: torch.Tensor) -> dict[str, Any]:
     """What a node says of gradients and parameters, and of where the tensor was."""
     node: dict[str, Any] = {}
-    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    kind = type(tensor)
+    is_parameter = kind is not torch.Tensor and isinstance(tensor, torch.nn.Parameter)
     if is_parameter:
         node["parameter"] = True
     if tensor.requires_grad != is_parameter:

@@ -35,7 +35,7 @@ _DTYPE_NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in _IN_FORMAT
 class Use(NamedTuple):
     """A tensor of a tree: its node, the name it would be stored under, and its memory.
 
-    `first` and `end` are bytes of the storage; `trail` is for the message of a refusal.
+    `first` and `end` are bytes of the storage.
     """
 
     node: dict[str, Any]
@@ -43,7 +43,6 @@ class Use(NamedTuple):
     tensor: torch.Tensor
     first: int
     end: int
-    trail: tuple[Any, ...]
 
 
 def raw(
@@ -92,8 +91,9 @@ def _alone(use: Use) -> Item:
     tensor = use.tensor
     shape, strides = tuple(tensor.shape), tensor.stride()
     if tensor.is_contiguous():
-        if strides != contiguous_strides(shape):
-            # Of dimensions of one element, or of a tensor that has none.
+        # Of dimensions of one element, or of a tensor that has none, any strides will do.
+        is_free = 1 in shape or 0 in shape
+        if is_free and strides != contiguous_strides(shape):
             use.node["stride"] = list(strides)
         return _whole(use, tensor)
     size_bytes = tensor.numel() * tensor.element_size()
@@ -183,7 +183,7 @@ def _hull(group: list[Use], first: int, end: int) -> Item:
     for use in group:
         use.node["$tensor"] = name
         _view(use, first, stored)
-    return _item(name, stored, group[0])
+    return _item(name, stored)
 
 
 def _whole(use: Use, tensor: torch.Tensor) -> Item:
@@ -195,7 +195,7 @@ def _whole(use: Use, tensor: torch.Tensor) -> Item:
         if shape != tuple(tensor.shape):
             use.node["shape"] = list(tensor.shape)
         tensor = raw(tensor, *_container(tensor, shape))
-    return _item(use.name, tensor, use)
+    return _item(use.name, tensor)
 
 
 def _stored_shape(tensor: torch.Tensor) -> tuple[tuple[int, ...], bool]:
@@ -212,14 +212,14 @@ def _container(tensor: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.dtyp
     return dtype, (tensor.storage_offset() * scale, shape, contiguous_strides(shape))
 
 
-def _item(name: str, tensor: torch.Tensor, use: Use) -> Item:
+def _item(name: str, tensor: torch.Tensor) -> Item:
     """What the writer needs to know of contiguous memory."""
     if tensor.device.type != "cpu" or sys.byteorder != "little":
         return (name, *_describe(name, tensor))
     size_bytes = tensor.numel() * tensor.element_size()
     address = tensor.data_ptr()
     if size_bytes and not address:
-        refuse(use.trail, "the tensor has no memory of its own")
+        refuse((name,), "the tensor has no memory of its own")
     spec = TensorSpec(
         dtype=_DTYPE_NAMES[tensor.dtype],
         shape=tuple(tensor.shape),

@@ -49,7 +49,7 @@ def _place(encoder: Encoder, tensor: torch.Tensor, node: dict[str, Any]) -> None
         storage = tensor.untyped_storage()._cdata
     except (NotImplementedError, RuntimeError):
         refuse(encoder.trail, "the tensor has no memory of its own")
-    plain = torch.Tensor.detach(tensor)
+    plain = torch.Tensor.detach(tensor) if tensor.requires_grad else tensor
     if len(node) > 1:
         plain = raw(plain, tensor.dtype)
     first: Any = 0
@@ -62,8 +62,7 @@ def _place(encoder: Encoder, tensor: torch.Tensor, node: dict[str, Any]) -> None
         else:
             reach = zip(tensor.shape, tensor.stride(), strict=True)
             end = first + (sum((n - 1) * stride for n, stride in reach) + 1) * size
-    trail = tuple(encoder.trail)
-    use = Use(node, encoder.name(), plain, first, end, trail)
+    use = Use(node, encoder.name(), plain, first, end)
     encoder.uses.setdefault(storage, []).append(use)
 
 

@@ -10,8 +10,10 @@ from tensorhold.serialization._words import MAX_DEPTH
 
 __all__ = ["Steps", "Walk"]
 
-# What goes over the parts of a value: gives a step and a part, and gets what was made of the part.
-Steps = Generator[tuple[Any, Any], Any, Any]
+# What goes over the parts of a value, and ends with what is made of it. For a part it gives either
+# a step and the part, or, having taken the step itself, what `begin` has given; and gets what was
+# made of the part.
+Steps = Generator[Any, Any, Any]
 
 
 class Walk:
@@ -34,23 +36,28 @@ class Walk:
     def run(self, value: Any) -> Any:
         """What is made of a value."""
         trail = self.trail
-        stack: list[Steps] = []
-        made = self.begin(value)
+        begin = self.begin
+        # What is open, and whether a step back is to be taken at its end.
+        stack: list[tuple[Steps, bool]] = []
+        made, is_step = begin(value), False
         while True:
             if type(made) is GeneratorType:
                 if len(stack) >= MAX_DEPTH:
                     self.too_deep()
-                stack.append(made)
+                stack.append((made, is_step))
                 made = None
-            elif stack:
+            elif is_step:
                 trail.pop()
-            else:
+            if not stack:
                 return made
             try:
-                step, part = stack[-1].send(made)
+                part = stack[-1][0].send(made)
             except StopIteration as end:
-                stack.pop()
                 made = end.value
+                is_step = stack.pop()[1]
                 continue
-            trail.append(step)
-            made = self.begin(part)
+            if type(part) is GeneratorType:
+                made, is_step = part, False
+            else:
+                trail.append(part[0])
+                made, is_step = begin(part[1]), True
