@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -362,10 +363,18 @@ def test_opaque_values_are_kept_as_records_where_asked_for() -> None:
         serialization.load(data, opaque="call")  # type: ignore[arg-type]
 
 
-def test_a_pickle_is_refused_for_what_it_is() -> None:
-    torch.save({"a": 1}, "old.pt")
-    with pytest.raises(SafetensorError, match="a PyTorch checkpoint and no safetensors file"):
+def test_what_a_pickle_would_call_is_refused_by_its_name() -> None:
+    class Canary:
+        def __reduce__(self) -> Any:
+            return os.system, ("touch canary",)
+
+    torch.save({"a": [1, Canary()]}, "old.pt")
+    with pytest.raises(SafetensorError, match=r'\["a"\]\[1\].*system'):
         serialization.load("old.pt")
+    found = serialization.load("old.pt", opaque="keep")
+    assert found["a"][0] == 1
+    assert found["a"][1].args == ["touch canary"]
+    assert not Path("canary").exists()
 
 
 def test_a_load_imports_nothing_that_a_tree_names() -> None:
