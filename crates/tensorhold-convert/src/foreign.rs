@@ -116,11 +116,12 @@ impl Foreign {
         let magics: [&[u8]; 5] = [
             npy::MAGIC,
             b"GGUF",
+            hdf5::MAGIC,
             b"PK\x03\x04",
             b"PK\x05\x06",
-            &legacy::MAGIC,
         ];
-        Ok(magics.iter().any(|magic| head.starts_with(magic)))
+        let has_magic = magics.iter().any(|magic| head.starts_with(magic));
+        Ok(has_magic || legacy::begins(&head))
     }
 }
 
