@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -43,38 +43,57 @@ def _needs(node: dict[str, Any], trail: Sequence[Any], *names: str) -> None:
         wrong(trail, f"this has the members {sorted(given)}, not {sorted(names)}")
 
 
-def _refused(trail: Sequence[Any], error: Exception) -> Any:
+def _refused(trail: Sequence[Any], error: Exception) -> NoReturn:
     line = (str(error).splitlines() or [""])[0]
     wrong(trail, f"torch makes no such tensor: {line}")
 
 
 def sparse(decoder: Decoder, node: dict[str, Any]) -> Steps:
     """A sparse tensor, its indices checked."""
-    kind, trail = node["$sparse"], decoder.trail
-    made: Any
+    kind = node["$sparse"]
     if kind == "coo":
-        _needs(node, trail, "indices", "values", "shape", "coalesced")
-        indices, values = yield from _tensors(decoder, node, ("indices", "values"))
-        shape, is_coalesced = integers(node["shape"], trail, "shape"), node["coalesced"]
-        if type(is_coalesced) is not bool:
-            wrong(trail, "`coalesced` is neither true nor false")
-        try:
-            made = torch.sparse_coo_tensor(
-                indices, values, shape, check_invariants=True, is_coalesced=is_coalesced
-            )
-        except _REFUSALS as error:
-            _refused(trail, error)
-        return finished(made, node, trail)
-    if kind not in _COMPRESSED:
-        wrong(trail, f"`{kind}` is no sparse layout")
+        return _coordinates(decoder, node)
+    if type(kind) is not str or kind not in _COMPRESSED:
+        wrong(decoder.trail, f"`{kind}` is no sparse layout")
+    return _compressed(decoder, node)
+
+
+def _coordinates(decoder: Decoder, node: dict[str, Any]) -> Steps:
+    trail = decoder.trail
+    _needs(node, trail, "indices", "values", "shape", "coalesced")
+    indices, values = yield from _tensors(decoder, node, ("indices", "values"))
+    shape, is_coalesced = integers(node["shape"], trail, "shape"), node["coalesced"]
+    if type(is_coalesced) is not bool:
+        wrong(trail, "`coalesced` is neither true nor false")
+    try:
+        made = torch.sparse_coo_tensor(
+            indices,
+            values,
+            shape,
+            device=values.device,
+            check_invariants=True,
+            is_coalesced=is_coalesced,
+        )
+    except _REFUSALS as error:
+        _refused(trail, error)
+    return finished(made, node, trail)
+
+
+def _compressed(decoder: Decoder, node: dict[str, Any]) -> Steps:
+    trail = decoder.trail
     _needs(node, trail, "compressed", "plain", "values", "shape")
     names = ("compressed", "plain", "values")
     compressed, plain, values = yield from _tensors(decoder, node, names)
     shape = integers(node["shape"], trail, "shape")
-    layout = LAYOUTS[f"sparse_{kind}"]
     try:
         made = torch.sparse_compressed_tensor(
-            compressed, plain, values, shape, layout=layout, check_invariants=True
+            compressed,
+            plain,
+            values,
+            shape,
+            layout=LAYOUTS[f"sparse_{node['$sparse']}"],
+            device=values.device,
+            check_invariants=True,
         )
     except _REFUSALS as error:
         _refused(trail, error)
@@ -243,14 +262,12 @@ def dtensor(decoder: Decoder, node: dict[str, Any]) -> Steps:
     mesh = decoder.mesh(node["mesh"])
     if len(placements) != mesh.ndim or len(shape) != len(strides):
         wrong(trail, "the mesh has another number of dimensions than there are placements")
-    made = import_module("torch.distributed.tensor").DTensor.from_local(
-        tensor,
-        mesh,
-        [_placement(each, len(shape), trail) for each in placements],
-        run_check=False,
-        shape=torch.Size(shape),
-        stride=strides,
-    )
+    placed = [_placement(each, len(shape), trail) for each in placements]
+    make = import_module("torch.distributed.tensor").DTensor.from_local
+    try:
+        made = make(tensor, mesh, placed, run_check=False, shape=torch.Size(shape), stride=strides)
+    except _REFUSALS as error:
+        _refused(trail, error)
     return finished(made, node, trail)
 
 
@@ -318,5 +335,9 @@ def subclass(decoder: Decoder, node: dict[str, Any]) -> Steps:
     context = yield Attribute("context"), node["context"]
     shape = torch.Size(integers(node["shape"], trail, "shape"))
     strides = integers(node["stride"], trail, "stride")
-    made = cls.__tensor_unflatten__(parts, context, shape, strides)
+    try:
+        made = cls.__tensor_unflatten__(parts, context, shape, strides)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        wrong(trail, f"the class that is registered under `{name}` refused this: {what}")
     return finished(made, node, trail)

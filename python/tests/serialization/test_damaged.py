@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.testing._internal.two_tensor import TwoTensor
 
 import tensorhold
 from tensorhold import SafetensorError, serialization
@@ -331,6 +332,13 @@ def test_a_node_that_lies_is_refused_by_its_path(node: Any, words: str) -> None:
         with pytest.raises(SafetensorError, match=words):
             serialization.load(written(tree({"$shared": 0}, shared=[node, 1])))
     assert not Path("canary").exists()
+
+
+def test_a_registered_class_that_is_given_lies_says_so() -> None:
+    serialization.register(TwoTensor, "tests.TwoTensor")
+    node = {"$subclass": "tests.TwoTensor", "parts": {"a": T}, "shape": [2], "stride": [1]}
+    with pytest.raises(SafetensorError, match=r"registered under `tests\.TwoTensor` refused this"):
+        serialization.load(written(tree(node | {"context": None})))
 
 
 def test_shared_values_in_a_circle_are_refused() -> None:

@@ -403,6 +403,20 @@ def test_map_location_means_what_it_means_to_torch(tmp_path: Path) -> None:
     assert serialization.load(path, map_location=lambda _storage, _where: None)["w"].sum() == 2
 
 
+def test_a_default_device_changes_nothing(tmp_path: Path) -> None:
+    value = [
+        torch.ones(2),
+        torch.eye(2).to_sparse(),
+        torch.eye(2).to_sparse_csr(),
+        torch.ones(2, 3).t(),
+    ]
+    path = tmp_path / "state.safetensors"
+    with torch.device("meta"):
+        serialization.save(value, path)
+        found = serialization.load(path)
+    check_same(value, found)
+
+
 def test_a_mapped_load_leaves_the_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "mapped.safetensors"
     serialization.save([torch.zeros(3), torch.zeros(2, 2).t()], path)
