@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from convert import checkpoints, containers
 from convert.checkpoints import KNOWN_FILES, Checkpoint, all_checkpoints
-from convert.compare import check_converted
+from convert.compare import check_converted, check_same
 
 import tensorhold
 from tensorhold import _native, serialization
@@ -41,6 +41,11 @@ def test_a_converted_checkpoint_is_what_torch_loads(checkpoint: tuple[Path, Any]
     done = tensorhold.convert(path, "new.safetensors", durability="none", verify=True)
     assert done.n_dropped == 0
     check_converted(expected, serialization.load("new.safetensors"))
+
+
+def test_a_loaded_checkpoint_is_what_torch_loads(checkpoint: tuple[Path, Any]) -> None:
+    path, expected = checkpoint
+    check_same(expected, serialization.load(path))
 
 
 def test_nothing_in_it_is_to_be_feared(checkpoint: tuple[Path, Any]) -> None:
