@@ -256,7 +256,7 @@ def _by_name(tag: str) -> Callable[[Encoder, Any], dict[str, Any]]:
 
 def _opaque(_encoder: Encoder, value: Opaque) -> Steps:
     node: dict[str, Any] = {"$opaque": value.name}
-    for name in ("path", "args", "state", "items", "pairs"):
+    for name in ("callee", "args", "kwargs", "state", "items", "pairs"):
         part = getattr(value, name)
         part = [list(pair) for pair in part] if name == "pairs" and part is not None else part
         if part is not None:

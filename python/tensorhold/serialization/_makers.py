@@ -300,7 +300,7 @@ def _opaque(decoder: Decoder, node: dict[str, Any]) -> Any:
 
 def _record(decoder: Decoder, node: dict[str, Any]) -> Steps:
     parts = {}
-    for member in ("path", "args", "state", "items", "pairs"):
+    for member in ("callee", "args", "kwargs", "state", "items", "pairs"):
         if member in node:
             parts[member] = yield Attribute(member), node[member]
     return Opaque(node["$opaque"], parts.pop("args", None), **parts)
@@ -352,6 +352,6 @@ TAGS: dict[str, Any] = dict(
         _tag(_rebuild.nested, "$nested", "values offsets", f"{_NESTED} {_FLAGS}"),
         _tag(_rebuild.dtensor, "$dtensor", "mesh placements shape stride", _FLAGS),
         _tag(_rebuild.subclass, "$subclass", "parts context shape stride", _FLAGS),
-        _tag(_opaque, "$opaque", optional="path args state items pairs"),
+        _tag(_opaque, "$opaque", optional="callee args kwargs state items pairs"),
     )
 )

@@ -78,10 +78,11 @@ class Opaque:
     Attributes:
         name: The dotted name that would have been called.
         args: With which arguments.
+        kwargs: With which arguments by name.
+        callee: What would have been called, where that is a value without a name.
         state: What it would have been given as its state.
         items: What would have been appended to it.
         pairs: The keys and values that would have been set in it.
-        path: Where it stood.
 
     Example:
         >>> Opaque("builtins.print", ["hello"])
@@ -93,17 +94,19 @@ class Opaque:
         name: str,
         args: list[Any] | None = None,
         *,
+        kwargs: Any = None,
+        callee: Any = None,
         state: Any = None,
         items: list[Any] | None = None,
         pairs: list[Any] | None = None,
-        path: Any = None,
     ) -> None:
         self.name = name
         self.args = args
+        self.kwargs = kwargs
+        self.callee = callee
         self.state = state
         self.items = items
         self.pairs = pairs
-        self.path = path
 
     def __repr__(self) -> str:
         return f"Opaque({self.name!r}, {self.args!r})"
