@@ -103,9 +103,7 @@ impl Foreign {
         };
         finish(builder, format, root)
     }
-}
 
-impl Foreign {
     /// Whether the first bytes leave no doubt that the file is of a format that is read here. A bare pickle and a message pack have no
     /// such bytes.
     ///
