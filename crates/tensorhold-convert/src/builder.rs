@@ -28,6 +28,8 @@ pub(crate) struct Builder<'a> {
     operations: u64,
     nodes: u64,
     bytes: u64,
+    /// Bytes that may be made out of others: what a file needs is less than a few times its size.
+    most_bytes: u64,
 }
 
 impl<'a> Builder<'a> {
@@ -46,6 +48,10 @@ impl<'a> Builder<'a> {
             operations: 0,
             nodes: 0,
             bytes: 0,
+            most_bytes: source
+                .size_bytes()
+                .saturating_mul(4)
+                .saturating_add(1 << 16),
         }
     }
 
@@ -87,13 +93,24 @@ impl<'a> Builder<'a> {
         Ok(self.tree.entry(dict, key))
     }
 
+    /// Allows for bytes that a compressed part of the file has become.
+    pub(crate) fn allow_inflated(&mut self, count: usize) {
+        self.most_bytes = self
+            .most_bytes
+            .saturating_add((count as u64).saturating_mul(4));
+    }
+
     /// Counts bytes that are about to be made out of others.
     ///
     /// # Errors
     /// `Overflow` past the limit.
     pub(crate) fn charge_bytes(&mut self, count: usize) -> Result<()> {
         self.bytes += count as u64;
-        over(self.bytes, self.limits.pickle_bytes, "bytes")
+        over(
+            self.bytes,
+            self.most_bytes.min(self.limits.pickle_bytes),
+            "bytes",
+        )
     }
 
     /// Adds a storage.

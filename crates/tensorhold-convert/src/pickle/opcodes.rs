@@ -238,3 +238,33 @@ fn negative(stream: &Stream<'_>) -> Error {
     )
     .with_bytes(ByteRange::new(stream.position() - 4, stream.position()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_begin_where_pickletools_sees_them_begin() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let table = std::fs::read(folder.join("pickles.json")).unwrap();
+        let table: serde_json::Value = serde_json::from_slice(&table).unwrap();
+        let mut codes = std::collections::BTreeSet::new();
+        for (name, case) in table.as_object().unwrap() {
+            let Some(expected) = case["operations"].as_array() else {
+                continue;
+            };
+            let file = std::fs::read(folder.join("pickles").join(name)).unwrap();
+            let file = file.as_slice();
+            let range = ByteRange::new(0, file.len() as u64);
+            let mut stream = Stream::new(&file, range).unwrap();
+            for expected in expected {
+                let operation = Operation::read(&mut stream, &Limits::default()).unwrap();
+                let code = name_of(operation.code).unwrap();
+                let found = serde_json::json!([operation.position, code]);
+                assert_eq!(found, *expected, "{name}");
+                codes.insert(code);
+            }
+        }
+        assert_eq!(codes.len(), TABLE.len(), "{codes:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tensorhold_core::Result;
+use tensorhold_core::{Error, ErrorKind, MAX_HEADER_BYTES, Result};
 
 use super::json::{decimal, push_base64, push_float, push_numbers, push_str, push_text};
 use super::{MAX_DEPTH, too_deep};
@@ -25,6 +25,7 @@ pub(super) fn text(
         n_seen,
         members,
         shared: Vec::new(),
+        n_shared_bytes: 0,
         numbers: HashMap::new(),
         open: HashSet::new(),
         depth: 0,
@@ -67,6 +68,7 @@ struct Writer<'a> {
     members: &'a HashMap<NodeId, String>,
     /// The values that occur more than once.
     shared: Vec<String>,
+    n_shared_bytes: usize,
     numbers: HashMap<NodeId, usize>,
     /// The values that are being written.
     open: HashSet<NodeId>,
@@ -75,6 +77,10 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn node(&mut self, out: &mut String, id: NodeId) -> Result<()> {
+        if (out.len() + self.n_shared_bytes) as u64 > MAX_HEADER_BYTES {
+            let message = format!("the text of the tree is over {MAX_HEADER_BYTES} bytes");
+            return Err(Error::new(ErrorKind::Overflow, message));
+        }
         if self.open.contains(&id) {
             out.push_str("{\"$opaque\":\"a value that contains itself\"}");
             return Ok(());
@@ -92,6 +98,7 @@ impl Writer<'_> {
                 self.numbers.insert(id, number);
                 let mut text = String::new();
                 self.value(&mut text, id)?;
+                self.n_shared_bytes += text.len();
                 self.shared[number] = text;
                 number
             }

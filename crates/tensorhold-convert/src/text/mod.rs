@@ -157,6 +157,7 @@ impl<'a> Survey<'a> {
             Node::Scalar(_, value) => self.visit(*value, Step::Silent),
             Node::Object(object) => self.visit(object.state, Step::Module),
             Node::Opaque(opaque) => {
+                self.share_arguments(opaque.args);
                 let named = [
                     ("args", opaque.args),
                     ("kwargs", opaque.kwargs),
@@ -171,6 +172,16 @@ impl<'a> Survey<'a> {
                 self.visit_pairs(&opaque.pairs)
             }
             _ => self.tensors(id),
+        }
+    }
+
+    /// Arguments are written with each object that has them: what several have is then shared.
+    fn share_arguments(&mut self, args: Option<NodeId>) {
+        let Some(args) = args.filter(|args| self.n_seen.get(args) == Some(&1)) else {
+            return;
+        };
+        for item in self.foreign.tree.items(args).unwrap_or_default() {
+            *self.n_seen.entry(*item).or_default() += 1;
         }
     }
 

@@ -128,6 +128,7 @@ impl Archive<'_> {
             }
             Method::Deflated => {
                 let bytes = contents(builder, entry)?;
+                builder.allow_inflated(bytes.len());
                 let range = ByteRange::new(0, bytes.len() as u64);
                 run(builder, &mut storages, &bytes.as_slice(), range, None)?
             }
