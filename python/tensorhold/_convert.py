@@ -132,11 +132,12 @@ def convert(
         SafetensorError: The source is of no known format, damaged, or asks for too much.
 
     Example:
-        >>> import torch, tensorhold
+        >>> import torch
+        >>> from tensorhold import serialization
         >>> torch.save({"step": 3, "weight": torch.ones(2)}, "state.pt")
-        >>> tensorhold.convert("state.pt", "state.safetensors").paths
+        >>> convert("state.pt", "state.safetensors").paths
         ['state.safetensors']
-        >>> tensorhold.serialization.load("state.safetensors")
+        >>> serialization.load("state.safetensors")
         {'step': 3, 'weight': tensor([1., 1.])}
     """
     limit = None if max_shard_size is None else _size_bytes(max_shard_size)
@@ -164,12 +165,12 @@ def scan(path: str | PathLike[str]) -> Scan:
         OSError: It cannot be read.
 
     Example:
-        >>> import pickle, tensorhold
+        >>> import fractions, pickle
         >>> with open("odd.pkl", "wb") as file:
-        ...     pickle.dump(print, file)
-        >>> found = tensorhold.scan("odd.pkl")
+        ...     pickle.dump(fractions.Fraction(1, 3), file)
+        >>> found = scan("odd.pkl")
         >>> found.verdict, [one.name for one in found.imports]
-        ('unknown', ['builtins.print'])
+        ('unknown', ['fractions.Fraction'])
     """
     found = _native.scan(path)
     return Scan(

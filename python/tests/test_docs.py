@@ -12,6 +12,7 @@ import pytest
 
 MODULES = {
     "tensorhold": None,
+    "tensorhold._convert": "torch",
     "tensorhold._errors": None,
     "tensorhold.checkpoint": "numpy",
     "tensorhold.dropin": None,

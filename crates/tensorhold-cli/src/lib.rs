@@ -36,7 +36,7 @@ const FAILED: u8 = 2;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  all is well; what was compared is the same
-  1  a file is wrong; what was compared differs
+  1  a file is wrong; what was compared differs; what was scanned is unknown or dangerous
   2  the arguments are wrong, or something cannot be read or written";
 
 /// Looks into, checks, cuts, joins, compares and converts checkpoints of model weights.
