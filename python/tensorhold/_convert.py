@@ -165,12 +165,12 @@ def scan(path: str | PathLike[str]) -> Scan:
         OSError: It cannot be read.
 
     Example:
-        >>> import fractions, pickle
+        >>> import pickle, statistics
         >>> with open("odd.pkl", "wb") as file:
-        ...     pickle.dump(fractions.Fraction(1, 3), file)
+        ...     pickle.dump(statistics.mean, file)
         >>> found = scan("odd.pkl")
         >>> found.verdict, [one.name for one in found.imports]
-        ('unknown', ['fractions.Fraction'])
+        ('unknown', ['statistics.mean'])
     """
     found = _native.scan(path)
     return Scan(
