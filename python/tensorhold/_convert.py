@@ -108,8 +108,8 @@ def convert(
     """Writes a checkpoint of another format as a safetensors file; nothing in it is run.
 
     Reads what `torch.save` and `torch.jit.save` write, of any age, pickles, NumPy's `.npy` and
-    `.npz`, GGUF and the message packs of Flax, by their content. Tensors that share memory are
-    stored once. Some MB are in memory at a time.
+    `.npz`, GGUF, the message packs of Flax and the weights of Keras, by their content. Tensors
+    that share memory are stored once. Some MB are in memory at a time.
 
     Args:
         source: A file, an `*.bin.index.json`, or a folder with one.

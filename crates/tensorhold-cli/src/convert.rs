@@ -13,8 +13,8 @@ use crate::progress::Progress;
 
 /// Writes checkpoints of other formats as safetensors files, without running anything in them
 ///
-/// Reads what `torch.save` and `torch.jit.save` write, of any age, pickles, NumPy's `.npy` and `.npz`, GGUF and the message packs of
-/// Flax, by their content. Values that are no tensors are kept in the metadata, as the tree that `tensorhold.serialization` reads.
+/// Reads what `torch.save` and `torch.jit.save` write, of any age, pickles, NumPy's `.npy` and `.npz`, GGUF, the message packs of
+/// Flax and the weights of Keras, by their content. Values that are no tensors are kept in the metadata, as the tree that `tensorhold.serialization` reads.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  tensorhold convert pytorch_model.bin model.safetensors\n  \

@@ -40,7 +40,8 @@ pub fn read(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
         table.insert(name, array);
     }
     if names.is_empty() && !zip.entries().is_empty() {
-        let message = "npz: no entry of the zip archive is an array";
+        let message =
+            "zip: the archive is none of PyTorch or Keras, and none of its entries is an array";
         return Err(Error::new(ErrorKind::ForeignFormat, message));
     }
     Ok(table.into_dict(Format::Npz))

@@ -82,7 +82,7 @@ const GGML: Foreign = foreign(
 );
 const HDF5: Foreign = foreign(
     "an HDF5 file",
-    "this is an HDF5 file, as Keras writes; open it with h5py and save its arrays with tensorhold",
+    "this is an HDF5 file; if Keras wrote it, run `tensorhold convert`",
 );
 const NPY: Foreign = foreign(
     "a NumPy array",
@@ -106,7 +106,7 @@ const TORCH_LEGACY: Foreign = foreign(
 );
 const KERAS: Foreign = foreign(
     "a Keras archive",
-    "this is a .keras archive; open it with keras and save its weights with tensorhold",
+    "this is a .keras archive; run `tensorhold convert`",
 );
 const PICKLE: Foreign = foreign(
     "a pickle",

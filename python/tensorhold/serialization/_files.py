@@ -76,8 +76,8 @@ def load(
     """The value that a safetensors file holds, or a checkpoint of another format.
 
     Of a safetensors file that `save` has not written it is the dict of its tensors by name. What
-    `torch.save` has written, of any age, is read too, and so are pickles, NumPy's archives, GGUF
-    and Flax: whatever `tensorhold.convert` takes. Nothing in a file is run, and no name in one is
+    `torch.save` has written, of any age, is read too, and so are pickles, NumPy's archives, GGUF,
+    Flax and Keras: whatever `tensorhold.convert` takes. Nothing in a file is run, and no name in one is
     looked up. Checksums of archives are looked at by `convert` only.
 
     Args:
