@@ -120,31 +120,32 @@ impl Array {
     }
 }
 
+/// The types that NumPy, or ml_dtypes, has and tensors too, by the same names.
+const KNOWN: [Element; 20] = [
+    Element::Bool,
+    Element::Uint8,
+    Element::Int8,
+    Element::Uint16,
+    Element::Int16,
+    Element::Uint32,
+    Element::Int32,
+    Element::Uint64,
+    Element::Int64,
+    Element::Float16,
+    Element::Bfloat16,
+    Element::Float32,
+    Element::Float64,
+    Element::Complex64,
+    Element::Complex128,
+    Element::Float8E5m2,
+    Element::Float8E4m3fn,
+    Element::Float8E5m2fnuz,
+    Element::Float8E4m3fnuz,
+    Element::Float8E8m0fnu,
+];
+
 /// The type that NumPy, or ml_dtypes, gives this name.
 fn element(name: &[u8], data: ByteRange) -> Result<Element> {
-    use Element::*;
-    const KNOWN: [Element; 20] = [
-        Bool,
-        Uint8,
-        Int8,
-        Uint16,
-        Int16,
-        Uint32,
-        Int32,
-        Uint64,
-        Int64,
-        Float16,
-        Bfloat16,
-        Float32,
-        Float64,
-        Complex64,
-        Complex128,
-        Float8E5m2,
-        Float8E4m3fn,
-        Float8E5m2fnuz,
-        Float8E4m3fnuz,
-        Float8E8m0fnu,
-    ];
     let found = KNOWN
         .into_iter()
         .find(|element| element.name().as_bytes() == name);

@@ -26,15 +26,9 @@ pub fn dequantize(
     let block_elements = kind.block_elements() as usize;
     let n_blocks = blocks.len() / block_bytes;
     if !blocks.len().is_multiple_of(block_bytes) || values.len() != n_blocks * block_elements {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            format!(
-                "{} bytes of {} are not {} values",
-                blocks.len(),
-                kind.name(),
-                values.len()
-            ),
-        ));
+        let (n_bytes, name, n_values) = (blocks.len(), kind.name(), values.len());
+        let message = format!("{n_bytes} bytes of {name} are not {n_values} values");
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     let unpack = unpack_of(kind, is_big_endian).ok_or_else(|| refuse(kind, is_big_endian))?;
     let mut swapped = Vec::new();

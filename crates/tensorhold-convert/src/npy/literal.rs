@@ -11,45 +11,59 @@ pub(super) struct Fields {
 /// The fields of a header: each once, in any order, and nothing after them but white space.
 pub(super) fn parse(text: &[u8]) -> Result<Fields, &'static str> {
     let mut cursor = Cursor { rest: text };
-    let (mut descr, mut is_fortran, mut shape) = (None, None, None);
+    let mut said = Said::default();
     cursor.expect(b'{')?;
     while !cursor.accept(b'}') {
-        let key = cursor.string()?;
-        cursor.expect(b':')?;
-        let is_again = match key {
-            "descr" => descr.replace(cursor.descr()?).is_some(),
-            "fortran_order" => is_fortran.replace(cursor.truth()?).is_some(),
-            "shape" => shape.replace(cursor.shape()?).is_some(),
-            _ => return Err("its header has a key that no array has"),
-        };
-        if is_again {
-            return Err("its header has a key twice");
-        }
-        if descr.as_deref() == Some("[") {
-            break;
+        said.read(&mut cursor)?;
+        if said.descr.as_deref() == Some("[") {
+            // What else stands there is of no use: no structure is read.
+            return Ok(Fields {
+                descr: "[".to_owned(),
+                is_fortran: false,
+                shape: Vec::new(),
+            });
         }
         if !cursor.accept(b',') {
             cursor.expect(b'}')?;
             break;
         }
     }
-    if descr.as_deref() == Some("[") {
-        return Ok(Fields {
-            descr: "[".to_owned(),
-            is_fortran: false,
-            shape: Vec::new(),
-        });
-    }
     if !cursor.rest.trim_ascii().is_empty() {
         return Err("its header goes on after its end");
     }
-    match (descr, is_fortran, shape) {
+    match (said.descr, said.is_fortran, said.shape) {
         (Some(descr), Some(is_fortran), Some(shape)) => Ok(Fields {
             descr,
             is_fortran,
             shape,
         }),
         _ => Err("its header lacks the type, the order or the shape"),
+    }
+}
+
+/// The fields that were read.
+#[derive(Default)]
+struct Said {
+    descr: Option<String>,
+    is_fortran: Option<bool>,
+    shape: Option<Vec<u64>>,
+}
+
+impl Said {
+    /// Reads a key and its value.
+    fn read(&mut self, cursor: &mut Cursor<'_>) -> Result<(), &'static str> {
+        let key = cursor.string()?;
+        cursor.expect(b':')?;
+        let is_again = match key {
+            "descr" => self.descr.replace(cursor.descr()?).is_some(),
+            "fortran_order" => self.is_fortran.replace(cursor.truth()?).is_some(),
+            "shape" => self.shape.replace(cursor.shape()?).is_some(),
+            _ => return Err("its header has a key that no array has"),
+        };
+        match is_again {
+            false => Ok(()),
+            true => Err("its header has a key twice"),
+        }
     }
 }
 

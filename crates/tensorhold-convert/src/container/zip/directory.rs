@@ -68,10 +68,8 @@ fn entry(cursor: &mut Cursor<'_>, shift: u64, names: Names) -> Result<Listed> {
     let fixed = cursor.take::<{ FIXED_BYTES as usize }>()?;
     let here = ByteRange::new(start, cursor.position());
     if !fixed.starts_with(SIGNATURE) {
-        return Err(malformed(
-            "zip: no entry stands where the directory has one".to_owned(),
-            here,
-        ));
+        let what = "zip: no entry stands where the directory has one";
+        return Err(malformed(what.to_owned(), here));
     }
     let name = cursor.bytes(u64::from(u16_at(&fixed, 28)))?;
     let extra = cursor.bytes(u64::from(u16_at(&fixed, 30)))?;
@@ -84,16 +82,15 @@ fn entry(cursor: &mut Cursor<'_>, shift: u64, names: Names) -> Result<Listed> {
         return Err(wrong(reason));
     }
     let sizes = Sizes::of_directory(&fixed, &extra).map_err(wrong)?;
+    let header = sizes.header.checked_add(shift);
+    let header = header.ok_or_else(|| wrong("it lies past the file"))?;
     let listed = Listed {
         flags: flags(u16_at(&fixed, 8)).map_err(wrong)?,
         method: method(u16_at(&fixed, 10)).map_err(|what| refusal(&name, &what, here))?,
         crc32: u32_at(&fixed, 16),
         packed_bytes: sizes.packed,
         size_bytes: sizes.unpacked,
-        header: sizes
-            .header
-            .checked_add(shift)
-            .ok_or_else(|| wrong("it lies past the file"))?,
+        header,
         name: name.clone(),
     };
     refuse_alias(&name, &extra).map_err(wrong)?;
