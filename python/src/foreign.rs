@@ -27,7 +27,7 @@ pub(crate) fn open_foreign<'py>(
     let backend = parse_backend(py, backend)?;
     let maker = Maker::new(py, framework, device)?;
     let placed = py.detach(|| match ForeignFile::open(&path, Limits::default()) {
-        Ok(file) => file.placed(backend).map(Some),
+        Ok(mut file) => file.placed(backend).map(Some),
         // It only looks like one.
         Err(error)
             if error.kind() == ErrorKind::ForeignFormat && !ForeignFile::is_certain(&path) =>

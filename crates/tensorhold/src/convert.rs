@@ -155,6 +155,7 @@ impl Opened {
             Some(keys) => find(file.foreign(), keys).map_err(at_file)?,
             None => file.foreign().tree.root(),
         };
+        let root = file.root_of(root).map_err(at_file)?;
         let laid = file
             .foreign()
             .lay_out(root, Lie::Written)

@@ -4,7 +4,7 @@ mod stream;
 
 use std::path::{Path, PathBuf};
 
-use tensorhold_convert::{Foreign, Laid, Lie, Limits, Place};
+use tensorhold_convert::{Foreign, Laid, Lie, Limits, NodeId, Place};
 use tensorhold_core::{Dtype, Error, ErrorKind, Header, PlacedTensor, Result, Source, TensorSpec};
 
 pub(crate) use self::stream::{Streamed, Streamer};
@@ -99,16 +99,15 @@ impl ForeignFile {
         self.rows.files()[0].source()
     }
 
-    /// Opens the tensors of the file for loads and slices, each as it lies there; checksums are not looked at.
+    /// Opens the tensors of the file for loads and slices, each as it lies there; checksums are not looked at. Of a pickled module, and of
+    /// a TorchScript program, they are those of its state dict.
     ///
     /// # Errors
     /// Those of [`Foreign::lay_out`]; `Truncated` if the file was changed since it was opened.
-    pub fn placed(&self, backend: Backend) -> Result<PlacedForeign> {
-        let at_file = |error: Error| error.with_file(self.path.to_string_lossy());
-        let laid = self
-            .foreign
-            .lay_out(self.foreign.tree.root(), Lie::Placed)
-            .map_err(at_file)?;
+    pub fn placed(&mut self, backend: Backend) -> Result<PlacedForeign> {
+        let root = self.root_of(self.foreign.tree.root());
+        let laid = root.and_then(|root| self.foreign.lay_out(root, Lie::Placed));
+        let laid = laid.map_err(|error| error.with_file(self.path.to_string_lossy()))?;
         let mut placed = Vec::new();
         let mut gathered = Vec::new();
         for stored in &laid.stored {
@@ -131,6 +130,12 @@ impl ForeignFile {
             checkpoint: Checkpoint::of_files(vec![file])?,
             rest: self.in_memory(&gathered)?,
         })
+    }
+
+    /// What stands for a value as the outermost one: for a module its state dict.
+    pub(crate) fn root_of(&mut self, value: NodeId) -> Result<NodeId> {
+        let state_dict = self.foreign.state_dict(value, &self.limits)?;
+        Ok(state_dict.unwrap_or(value))
     }
 
     /// Where the elements of a tensor begin in the file, if they lie there as they are wanted.

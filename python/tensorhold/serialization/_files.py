@@ -77,8 +77,9 @@ def load(
 
     Of a safetensors file that `save` has not written it is the dict of its tensors by name. What
     `torch.save` has written, of any age, is read too, and so are pickles, NumPy's archives, GGUF,
-    Flax and Keras: whatever `tensorhold.convert` takes. Nothing in a file is run, and no name in one is
-    looked up. Checksums of archives are looked at by `convert` only.
+    Flax and Keras: whatever `tensorhold.convert` takes. Of a pickled module, and of a TorchScript
+    program, it is the state dict. Nothing in a file is run, and no name in one is looked up.
+    Checksums of archives are looked at by `convert` only.
 
     Args:
         f: A file, a folder or an index; or bytes, or a file object to read the rest of.
