@@ -115,8 +115,8 @@ struct Walk<'a> {
     table: Table,
     /// The groups that were seen, by their addresses: a group may not lie in itself, nor in two others.
     groups: HashSet<u64>,
-    /// The storages of datasets, by their addresses: a dataset may have two names.
-    storages: HashMap<u64, (StorageId, u64)>,
+    /// The storages of datasets, by their places and what is swapped: a dataset may have two names.
+    storages: HashMap<(ByteRange, u64), (StorageId, u64)>,
     most_depth: u32,
 }
 
@@ -205,28 +205,24 @@ impl Walk<'_> {
         Ok(Node::Tensor(Box::new(Tensor::new(view))))
     }
 
+    /// The storage at a place: that of another dataset, if that has the same bytes in the same order.
     fn storage(&mut self, path: &str, kind: dataset::Kind, place: Place) -> (StorageId, u64) {
-        let size_bytes = match &place {
-            Place::InFile(range) => range.len(),
-            Place::Memory(bytes) => bytes.len() as u64,
-            _ => 0,
+        let swap_width_bytes = match kind.is_big_endian {
+            true => kind.element.swap_width_bytes(),
+            false => 1,
         };
-        let address = match &place {
-            Place::InFile(range) if !range.is_empty() => Some(range.start),
-            _ => None,
+        let (size_bytes, key) = match &place {
+            Place::InFile(range) => (range.len(), Some((*range, swap_width_bytes))),
+            _ => (0, None),
         };
-        if let Some(known) = address.and_then(|address| self.storages.get(&address))
-            && known.1 == size_bytes
-        {
+        if let Some(known) = key.and_then(|key| self.storages.get(&key)) {
             return *known;
         }
         let mut storage = Storage::new(path, place, size_bytes);
-        if kind.is_big_endian {
-            storage.swap_width_bytes = kind.element.swap_width_bytes();
-        }
+        storage.swap_width_bytes = swap_width_bytes;
         let storage = self.table.add_storage(storage);
-        if let Some(address) = address {
-            self.storages.insert(address, storage);
+        if let Some(key) = key {
+            self.storages.insert(key, storage);
         }
         storage
     }
