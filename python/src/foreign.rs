@@ -94,7 +94,7 @@ pub(crate) fn convert<'py>(
     let findings = converted.findings.iter();
     let findings = findings.map(|(path, finding)| {
         let described = describe_finding(py, finding)?;
-        described.set_item("file", path)?;
+        described.set_item("file", path.to_string_lossy())?;
         Ok(described)
     });
     let findings = PyList::new(py, findings.collect::<PyResult<Vec<_>>>()?)?;
@@ -115,7 +115,7 @@ pub(crate) fn scan(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>>
         .iter()
         .map(|finding| describe_finding(py, finding));
     let described = PyDict::new(py);
-    described.set_item("path", &scan.path)?;
+    described.set_item("path", scan.path.to_string_lossy())?;
     described.set_item("format", scan.format)?;
     described.set_item("verdict", scan.class().name())?;
     described.set_item("globals", globals.collect::<PyResult<Vec<_>>>()?)?;

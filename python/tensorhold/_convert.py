@@ -174,7 +174,7 @@ def scan(path: str | PathLike[str]) -> Scan:
     """
     found = _native.scan(path)
     return Scan(
-        str(found["path"]),
+        found["path"],
         found["format"],
         found["verdict"],
         [Import(**one) for one in found["globals"]],

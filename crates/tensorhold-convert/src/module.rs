@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tensorhold_core::{Error, ErrorKind, Result};
 
-use crate::foreign::Foreign;
+use crate::foreign::{Foreign, Format};
 use crate::limits::Limits;
 use crate::tree::{Node, NodeId, Tree};
 
@@ -19,11 +19,18 @@ impl Foreign {
     /// `None` if `module` is none.
     ///
     /// Names are those of `Module.state_dict()`: parameters, then buffers that are kept, then modules, in their order. Of
-    /// a TorchScript module all attributes that are tensors are given, since only its code says which are kept.
+    /// a TorchScript module all attributes that are tensors are given, since only its code says which are kept; of a TorchScript
+    /// program with constants those of its module.
     ///
     /// # Errors
     /// `Overflow` if modules lie too deep in each other, or their tensors have more names than `limits` allows.
     pub fn state_dict(&mut self, module: NodeId, limits: &Limits) -> Result<Option<NodeId>> {
+        // A program with constants of its code is a dict of both.
+        let program = self.tree.entry(module, "module");
+        let module = match self.format {
+            Format::TorchScript => program.unwrap_or(module),
+            _ => module,
+        };
         if !matches!(self.tree[module], Node::Object(_)) {
             return Ok(None);
         }
