@@ -9,10 +9,10 @@ use crate::pickle::{self, Stream};
 use crate::torch::{archive, legacy, tar};
 use crate::{flax, gguf, hdf5, keras, npy, npz};
 
-use crate::finding::{Finding, Global};
+use crate::finding::{Class, Finding, FindingKind, Global};
 use crate::limits::Limits;
 use crate::storage::Storage;
-use crate::tree::Tree;
+use crate::tree::{NodeId, Tree};
 
 /// A format that is read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,6 +57,27 @@ pub struct Foreign {
     pub findings: Vec<Finding>,
 }
 
+/// What a file has shown before it could be read no further.
+#[derive(Debug)]
+pub struct Broken {
+    /// Why it could be read no further.
+    pub error: Error,
+    /// Every name that its pickles had asked to import until then.
+    pub globals: Vec<Global>,
+    /// What had been odd about it until then.
+    pub findings: Vec<Finding>,
+}
+
+impl Broken {
+    fn plain(error: Error) -> Broken {
+        Broken {
+            error,
+            globals: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+}
+
 impl Foreign {
     /// What a file of another format has, by its content; nothing in it is run, and no tensor's bytes are read.
     ///
@@ -64,44 +85,35 @@ impl Foreign {
     /// `ForeignFormat` if the format is not known or the file is not as its format asks, `Truncated` if it ends
     /// early, `Overflow` if it passes a limit, and what the source refuses with.
     pub fn read(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
-        let head = head(source)?;
-        if head.starts_with(npy::MAGIC) {
-            return npy::read(source, limits);
-        }
-        if head.starts_with(b"GGUF") {
-            return gguf::read(source, limits);
-        }
-        if head.starts_with(hdf5::MAGIC) {
-            return hdf5::read(source, limits);
-        }
-        // A map of MessagePack, as no pickle begins.
-        if matches!(head.first(), Some(0x81..=0x8f | 0xde | 0xdf)) {
-            return flax::read(source, limits);
-        }
-        if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-            return read_zip(source, limits);
+        Foreign::examine(source, limits).map_err(|broken| broken.error)
+    }
+
+    /// As [`Foreign::read`]; where it fails, what the file has asked for until then is given with the error.
+    ///
+    /// # Errors
+    /// As [`Foreign::read`].
+    pub fn examine(source: &dyn Source, limits: &Limits) -> Result<Foreign, Box<Broken>> {
+        let plain = head(source).and_then(|head| read_plain(source, limits, &head));
+        match plain {
+            Ok(Some(foreign)) => return Ok(foreign),
+            Err(error) => return Err(Box::new(Broken::plain(error))),
+            Ok(None) => {}
         }
         let mut builder = Builder::new(source, limits);
-        if is_tar(&head) {
-            let tar = Tar::open(source, limits)?;
-            if !tar::is_whole(&tar) {
-                return Err(unknown(source));
+        match read_pickled(&mut builder) {
+            Ok((format, root)) => {
+                finish(builder, format, root).map_err(|error| Box::new(Broken::plain(error)))
             }
-            let root = tar::read(&mut builder, &tar)?;
-            return finish(builder, Format::TorchTar, root);
+            Err(error) => {
+                let findings = builder.findings.into_iter().map(|(finding, _)| finding);
+                let (globals, findings) = (builder.globals, findings.collect());
+                Err(Box::new(Broken {
+                    error,
+                    globals,
+                    findings,
+                }))
+            }
         }
-        let (format, root) = if legacy::begins(&head) {
-            let range = ByteRange::new(0, source.size_bytes());
-            (
-                Format::TorchLegacy,
-                legacy::read(&mut builder, source, range, Some(0))?,
-            )
-        } else if pickle::may_begin(&head) {
-            (Format::Pickle, pickle::read(&mut builder)?)
-        } else {
-            return Err(unknown(source));
-        };
-        finish(builder, format, root)
     }
 
     /// Whether the first bytes leave no doubt that the file is of a format that is read here. A bare pickle and a message pack have no
@@ -149,19 +161,95 @@ fn is_tar(head: &[u8]) -> bool {
     said > 0 && counted.sum::<u64>() == said
 }
 
-fn read_zip(source: &dyn Source, limits: &Limits) -> Result<Foreign> {
-    let zip = Zip::open_named(source, limits, Names::Keys)?;
-    let Some(folder) = archive::folder(&zip) else {
-        if zip.entry(keras::WEIGHTS).is_some() {
-            return keras::read(source, limits);
-        }
-        return npz::read(source, limits);
+/// What a file of a format without pickles has; `None` if it is none.
+fn read_plain(source: &dyn Source, limits: &Limits, head: &[u8]) -> Result<Option<Foreign>> {
+    let read = if head.starts_with(npy::MAGIC) {
+        npy::read
+    } else if head.starts_with(b"GGUF") {
+        gguf::read
+    } else if head.starts_with(hdf5::MAGIC) {
+        hdf5::read
+    } else if matches!(head.first(), Some(0x81..=0x8f | 0xde | 0xdf)) {
+        // A map of MessagePack, as no pickle begins.
+        flax::read
+    } else if is_zip(head) {
+        return read_zip(source, limits);
+    } else {
+        return Ok(None);
     };
-    let zip = Zip::open(source, limits)?;
-    let mut builder = Builder::new(source, limits);
-    let (format, root) = archive::read(&mut builder, &zip, &folder)?;
-    finish(builder, format, root)
+    read(source, limits).map(Some)
 }
+
+fn is_zip(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06")
+}
+
+/// What a zip archive has that is none of PyTorch's; `None` for one of PyTorch's.
+fn read_zip(source: &dyn Source, limits: &Limits) -> Result<Option<Foreign>> {
+    let zip = Zip::open_named(source, limits, Names::Keys)?;
+    if archive::folder(&zip).is_some() {
+        return Ok(None);
+    }
+    if zip.entry(keras::WEIGHTS).is_some() {
+        return keras::read(source, limits).map(Some);
+    }
+    npz::read(source, limits).map(Some)
+}
+
+/// The format and value of a file that has pickles.
+fn read_pickled(builder: &mut Builder<'_>) -> Result<(Format, NodeId)> {
+    let (source, limits) = (builder.source, builder.limits);
+    let head = head(source)?;
+    if is_zip(&head) {
+        let zip = Zip::open(source, limits)?;
+        let folder = archive::folder(&zip).ok_or_else(|| unknown(source))?;
+        return archive::read(builder, &zip, &folder);
+    }
+    tell_second_format(builder)?;
+    if is_tar(&head) {
+        let tar = Tar::open(source, limits)?;
+        if !tar::is_whole(&tar) {
+            return Err(unknown(source));
+        }
+        return Ok((Format::TorchTar, tar::read(builder, &tar)?));
+    }
+    if legacy::begins(&head) {
+        let range = ByteRange::new(0, source.size_bytes());
+        return Ok((
+            Format::TorchLegacy,
+            legacy::read(builder, source, range, Some(0))?,
+        ));
+    }
+    if pickle::may_begin(&head) {
+        return Ok((Format::Pickle, pickle::read(builder)?));
+    }
+    Err(unknown(source))
+}
+
+/// Tells of a file that is no zip archive by its beginning that it is one by its end.
+fn tell_second_format(builder: &mut Builder<'_>) -> Result<()> {
+    let size = builder.source.size_bytes();
+    let start = size.saturating_sub(END_BYTES);
+    let tail = Stream::new(builder.source, ByteRange::new(start, size))?.take(size - start)?;
+    let end = memchr::memmem::rfind(&tail, b"PK\x05\x06");
+    // The record ends with the length of the comment that follows it to the end of the file.
+    let ends_there = |at: &usize| match tail.get(at + 20..at + 22) {
+        Some(comment) => {
+            let comment = u16::from_le_bytes([comment[0], comment[1]]);
+            at + 22 + usize::from(comment) == tail.len()
+        }
+        None => false,
+    };
+    if let Some(at) = end.filter(ends_there) {
+        let message = "the file is a zip archive by its end and another format by its beginning";
+        let finding = Finding::new(FindingKind::Polyglot, Class::Dangerous, message);
+        builder.note(finding.with_bytes(ByteRange::new(start + at as u64, size)));
+    }
+    Ok(())
+}
+
+/// The end record of a zip archive and the longest comment after it.
+const END_BYTES: u64 = 22 + 65_535;
 
 fn unknown(source: &dyn Source) -> Error {
     let message = format!(

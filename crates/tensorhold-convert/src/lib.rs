@@ -45,7 +45,7 @@ mod walk;
 
 pub use element::Element;
 pub use finding::{Class, Finding, FindingKind, Global, GlobalId};
-pub use foreign::{Foreign, Format};
+pub use foreign::{Broken, Foreign, Format};
 pub use limits::Limits;
 pub use storage::{Place, Storage, StorageId, View};
 pub use text::{Laid, Lie, Stored};

@@ -1,5 +1,7 @@
 //! Pickles inside the values of other pickles: looked for, and their names told.
 
+use std::collections::HashSet;
+
 use tensorhold_core::{ByteRange, Result, Source};
 
 use crate::builder::Builder;
@@ -24,14 +26,16 @@ const MOST_DEPTH: u32 = 4;
 /// # Errors
 /// `Overflow` past a limit.
 pub(crate) fn scan(builder: &mut Builder<'_>, ways: &Ways) -> Result<()> {
-    let is_bytes = |id: &&NodeId| matches!(builder.tree[**id], Node::Bytes(_) | Node::ByteArray(_));
-    let found: Vec<NodeId> = ways
-        .reached
-        .iter()
-        .filter(is_bytes)
-        .take(MOST_VALUES)
-        .copied()
-        .collect();
+    let mut seen = HashSet::new();
+    let mut is_new = |id: &&NodeId| match builder.tree[**id] {
+        Node::Bytes(Data::Storage(storage)) | Node::ByteArray(Data::Storage(storage)) => {
+            seen.insert(storage)
+        }
+        Node::Bytes(_) | Node::ByteArray(_) => true,
+        _ => false,
+    };
+    let found = ways.reached.iter().filter(&mut is_new);
+    let found: Vec<NodeId> = found.take(MOST_VALUES).copied().collect();
     for id in found {
         let Some(bytes) = bytes_of(builder, id)? else {
             continue;
@@ -103,7 +107,13 @@ pub(crate) fn look_into(
     let inner: Vec<NodeId> = (n_nodes..builder.tree.n_nodes())
         .map(|id| NodeId(id as u32))
         .collect();
-    for id in inner.into_iter().take(MOST_VALUES) {
+    let is_bytes = |id: &NodeId| matches!(builder.tree[*id], Node::Bytes(Data::Memory(_)));
+    let inner: Vec<NodeId> = inner
+        .into_iter()
+        .filter(is_bytes)
+        .take(MOST_VALUES)
+        .collect();
+    for id in inner {
         if let Some(bytes) = bytes_of(builder, id)? {
             look_into(builder, &bytes, &format!("{path}(pickle)"), depth - 1)?;
         }

@@ -149,20 +149,18 @@ impl Ways {
         let mut steps = Vec::new();
         let mut at = id;
         while let Some(&Some((before, step))) = self.before.get(at.0 as usize) {
+            if steps.len() == SHOWN_STEPS {
+                break;
+            }
             steps.push(step);
             at = before;
         }
-        if at != self.root {
-            return None;
-        }
-        let mut path = String::from("root");
-        if steps.len() > SHOWN_STEPS {
-            path.push('…');
-        }
-        for step in steps.iter().take(SHOWN_STEPS).rev() {
-            path.push_str(&step_text(tree, *step));
-        }
-        Some(path)
+        let is_reached = at == self.root || !steps.is_empty();
+        is_reached.then(|| {
+            let start = if at == self.root { "root" } else { "root…" };
+            let steps = steps.iter().rev().map(|step| step_text(tree, *step));
+            steps.fold(start.to_owned(), |path, step| path + &step)
+        })
     }
 }
 

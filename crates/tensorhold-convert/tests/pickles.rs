@@ -186,6 +186,21 @@ fn a_pickle_that_an_unpickler_would_refuse_is_refused_with_its_place() {
 }
 
 #[test]
+fn what_a_pickle_asks_for_before_it_goes_wrong_is_told() {
+    let name = "refused_after_a_call.pkl";
+    let (file, _) = cases("pickles", name).remove(name).unwrap();
+    let broken = Foreign::examine(&&file[..], &Limits::default()).unwrap_err();
+    let [global] = &broken.globals[..] else {
+        panic!("{:?}", broken.globals);
+    };
+    assert_eq!(
+        (global.dotted().as_str(), global.class),
+        ("posix.system", Class::Dangerous)
+    );
+    assert!(global.is_called);
+}
+
+#[test]
 fn every_cut_of_a_file_is_refused() {
     for name in [
         "plain_2.pkl",

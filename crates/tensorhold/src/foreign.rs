@@ -4,7 +4,7 @@ mod stream;
 
 use std::path::{Path, PathBuf};
 
-use tensorhold_convert::{Foreign, Laid, Lie, Limits, NodeId, Place};
+use tensorhold_convert::{Finding, Foreign, Global, Laid, Lie, Limits, NodeId, Place};
 use tensorhold_core::{Dtype, Error, ErrorKind, Header, PlacedTensor, Result, Source, TensorSpec};
 
 pub(crate) use self::stream::{Streamed, Streamer};
@@ -70,6 +70,19 @@ impl ForeignFile {
                 },
             );
         opened.is_ok()
+    }
+
+    /// What the pickles of a file that cannot be read had asked for until then, and what was odd about it.
+    pub(crate) fn shown(path: &Path, limits: &Limits) -> (Vec<Global>, Vec<Finding>) {
+        let mut shown = (Vec::new(), Vec::new());
+        // What is wrong with the file is known already.
+        let _ = File::open_as(path, Backend::Pread, |source| {
+            if let Err(broken) = Foreign::examine(source, limits) {
+                shown = (broken.globals, broken.findings);
+            }
+            Header::of_placed(&[], None, source.size_bytes())
+        });
+        shown
     }
 
     /// Where the file lies.

@@ -93,8 +93,9 @@ fn foreign(path: &Path, limits: &Limits, refusal: Error) -> Result<Scan> {
             } else {
                 refusal
             };
-            let finding = of_error(FindingKind::Container, Class::Unknown, &error);
-            (None, Vec::new(), vec![finding])
+            let (globals, mut findings) = ForeignFile::shown(path, limits);
+            findings.push(of_error(FindingKind::Container, Class::Unknown, &error));
+            (None, globals, findings)
         }
     };
     Ok(Scan {

@@ -10,6 +10,7 @@ use crate::builder::Builder;
 use crate::container::{Method, Zip, ZipEntry};
 use crate::finding::{Class, Finding, FindingKind};
 use crate::foreign::Format;
+use crate::nested;
 use crate::pickle::{Machine, Stream};
 use crate::storage::{Place, Storage};
 use crate::tree::{Node, NodeId};
@@ -41,7 +42,7 @@ pub(crate) fn read(builder: &mut Builder<'_>, zip: &Zip, folder: &str) -> Result
     let root = archive.pickle(builder, "data.pkl", "data/")?;
     let is_script = archive.entry("constants.pkl").is_some();
     if !is_script {
-        archive.tell_others(builder);
+        archive.tell_others(builder)?;
         return Ok((Format::TorchZip, root));
     }
     let constants = archive.pickle(builder, "constants.pkl", "constants/")?;
@@ -172,18 +173,28 @@ impl Archive<'_> {
         builder.note(Finding::new(FindingKind::Code, Class::Unknown, message));
     }
 
-    /// Tells entries that `torch.save` does not write.
-    fn tell_others(&self, builder: &mut Builder<'_>) {
+    /// Tells entries that `torch.save` does not write, and the names that they ask for where they are pickles.
+    fn tell_others(&self, builder: &mut Builder<'_>) -> Result<()> {
         for entry in self.zip.entries() {
             let name = entry.name.strip_prefix(self.folder);
-            if !name.is_some_and(is_known_record) {
-                let message = format!("the archive has an entry `{}` besides", entry.name);
-                let finding = Finding::new(FindingKind::Container, Class::Unknown, message);
-                builder.note(finding.with_bytes(entry.data));
+            if name.is_some_and(is_known_record) {
+                continue;
+            }
+            let message = format!("the archive has an entry `{}` besides", entry.name);
+            let finding = Finding::new(FindingKind::Container, Class::Unknown, message);
+            builder.note(finding.with_bytes(entry.data));
+            if entry.size_bytes <= MOST_OTHER_BYTES
+                && let Ok(bytes) = contents(builder, entry)
+            {
+                nested::look_into(builder, &bytes, &entry.name, 2)?;
             }
         }
+        Ok(())
     }
 }
+
+/// Bytes of an entry beyond which it is not looked into.
+const MOST_OTHER_BYTES: u64 = 16 << 20;
 
 /// Whether `torch.save` writes an entry of this name.
 fn is_known_record(name: &str) -> bool {
