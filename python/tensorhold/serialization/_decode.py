@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import GeneratorType
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ __all__ = ["Decoder", "Document"]
 
 _MISSING: Any = object()
 _OPEN: Any = object()
+# In all, for keys and items of sets; the text is the limit for those that are no references.
+_MOST_STEPS = 100_000_000
 
 
 class Document:
@@ -90,6 +92,9 @@ class Decoder(Walk):
         self._nodes = document.shared
         self._shared = [_MISSING] * len(document.shared)
         self._meshes: dict[str, Any] = {}
+        # Of tuples and slices that hold such, in how many steps they are hashed.
+        self._weights: dict[int, int] = {}
+        self._room = _MOST_STEPS
 
     def begin(self, node: Any) -> Any:
         kind = type(node)
@@ -142,6 +147,25 @@ class Decoder(Walk):
         made = yield from steps
         self._shared[number] = made
         return made
+
+    def weighed(self, made: Any, items: Iterable[Any]) -> Any:
+        """Remembers how many steps it takes to hash a value, which are those of all its items.
+
+        A few references, one in another, can stand for more items than anybody can count.
+        """
+        weights = self._weights
+        weights[id(made)] = 1 + sum(weights.get(id(item), 1) for item in items)
+        return made
+
+    def check_key(self, value: Any) -> None:
+        """Raises unless a value can be a key, and all keys so far can be hashed in time."""
+        self._room -= self._weights.get(id(value), 1)
+        if self._room < 0:
+            wrong(self.trail, "keys and items of sets have more parts than can be looked at")
+        try:
+            hash(value)
+        except (TypeError, RecursionError):
+            wrong(self.trail, f"a {type(value).__name__} can neither be a key nor in a set")
 
     def stored(self, name: Any) -> tuple[torch.Tensor, Want]:
         """The tensor of the file that has a name."""

@@ -91,18 +91,12 @@ def _pairs(decoder: Decoder, node: dict[str, Any]) -> Steps:
         if type(pair) is not list or len(pair) != 2:
             wrong(decoder.trail, "an item of a dict is no pair")
         key = yield Attribute("<key>"), pair[0]
-        value = yield key, pair[1]
-        _put(decoder, made, key, value)
+        # Before it is a step of the path, which would be printed.
+        decoder.check_key(key)
+        made[key] = yield key, pair[1]
     if len(made) != len(pairs):
         wrong(decoder.trail, "two keys of a dict are equal")
     return made
-
-
-def _put(decoder: Decoder, made: dict[Any, Any], key: Any, value: Any) -> None:
-    try:
-        made[key] = value
-    except (TypeError, RecursionError):
-        wrong(decoder.trail, f"a {type(key).__name__} is a key of a dict")
 
 
 def _array(decoder: Decoder, found: Any) -> list[Any]:
@@ -113,20 +107,21 @@ def _array(decoder: Decoder, found: Any) -> list[Any]:
 
 def _tuple(decoder: Decoder, node: dict[str, Any]) -> Any:
     items = items_of(decoder, _array(decoder, node["$tuple"]))
-    return _made(tuple, items) if type(items) is GeneratorType else tuple(items)
+    is_plain = type(items) is not GeneratorType
+    return decoder.weighed(tuple(items), items) if is_plain else _made(decoder, items)
 
 
-def _made(kind: Callable[[Any], Any], steps: Steps) -> Steps:
-    return kind((yield from steps))
+def _made(decoder: Decoder, steps: Steps) -> Steps:
+    items = yield from steps
+    return decoder.weighed(tuple(items), items)
 
 
 def _set(tag: str, kind: Callable[[Any], Any]) -> Callable[[Decoder, dict[str, Any]], Steps]:
     def steps(decoder: Decoder, node: dict[str, Any]) -> Steps:
         items = yield from _items(decoder, _array(decoder, node[tag]))
-        try:
-            made = kind(items)
-        except (TypeError, RecursionError):
-            wrong(decoder.trail, "a value that cannot be in a set is in one")
+        for item in items:
+            decoder.check_key(item)
+        made = kind(items)
         if len(made) != len(items):
             wrong(decoder.trail, "two items of a set are equal")
         return made
@@ -176,14 +171,14 @@ def _named_tuple(decoder: Decoder, node: dict[str, Any]) -> Steps:
     if known is not None and is_named_tuple(known):
         if known._fields != tuple(fields):
             wrong(decoder.trail, f"the fields of `{name}` are {known._fields}, not {fields}")
-        return known(*values)
+        return decoder.weighed(known(*values), values)
     words = [name.rpartition(".")[2] if type(name) is str else "", *fields]
     is_right = all(word.isidentifier() and not keyword.iskeyword(word) for word in words)
     if not is_right or any(field[0] == "_" for field in fields) or len(fields) > MAX_FIELDS:
         wrong(decoder.trail, f"{words} are no names of a named tuple and its fields")
     if len(set(fields)) != len(fields):
         wrong(decoder.trail, "two fields of a named tuple have one name")
-    return _class_of(words[0], tuple(fields))(*values)
+    return decoder.weighed(_class_of(words[0], tuple(fields))(*values), values)
 
 
 @lru_cache(maxsize=256)
@@ -225,7 +220,7 @@ def _slice(decoder: Decoder, node: dict[str, Any]) -> Steps:
     parts = yield from _items(decoder, _array(decoder, node["$slice"]))
     if len(parts) != 3:
         wrong(decoder.trail, "a slice has three parts")
-    return slice(*parts)
+    return decoder.weighed(slice(*parts), parts)
 
 
 def _range(decoder: Decoder, node: dict[str, Any]) -> Steps:

@@ -82,14 +82,15 @@ NODES: list[tuple[Any, str]] = [
     ({"$tuple": [], "more": 1}, "has the members \\['more'\\]"),
     ({"$tuple": {}}, "no list"),
     ({"$tuple": None}, "no list"),
-    ({"$set": [[]]}, "cannot be in a set"),
+    ({"$set": [[]]}, "nor in a set"),
     ({"$set": [1, 1]}, "equal"),
     ({"$set": [1, True]}, "equal"),
-    ({"$frozenset": [{"a": 1}]}, "cannot be in a set"),
+    ({"$frozenset": [{"a": 1}]}, "nor in a set"),
     ({"$dict": {}}, "no list"),
     ({"$dict": [[1]]}, "no pair"),
     ({"$dict": [[1, 2, 3]]}, "no pair"),
-    ({"$dict": [[[], 1]]}, "a list is a key"),
+    ({"$dict": [[[], 1]]}, "a list can neither be a key"),
+    ({"$dict": [[{"$tuple": [[]]}, 1]]}, "a tuple can neither be a key"),
     ({"$dict": [[1, "a"], [1.0, "b"]]}, "two keys of a dict are equal"),
     ({"$ordered": []}, "no dict"),
     ({"$ordered": {"$tuple": []}}, "no dict"),
@@ -353,6 +354,26 @@ def test_many_references_to_one_value_take_no_memory() -> None:
     shared += [[{"$shared": level}] * 2 for level in range(60)]
     found = serialization.load(written(tree({"$shared": 60}, shared=shared)))
     assert found[0] is found[1]
+
+
+def _folded(tag: str) -> list[Any]:
+    shared: list[Any] = [1]
+    for level in range(60):
+        items: Any = [{"$shared": level}] * 2
+        if tag == "$namedtuple":
+            shared.append({tag: "A", "fields": [["a", items[0]], ["b", items[1]]]})
+        else:
+            shared.append({tag: [*items, None] if tag == "$slice" else items})
+    return shared
+
+
+@pytest.mark.parametrize("tag", ["$tuple", "$namedtuple", "$slice"])
+@pytest.mark.parametrize("place", ["$set", "$frozenset", "$dict"])
+def test_keys_that_fold_more_than_can_be_hashed_are_refused(tag: str, place: str) -> None:
+    key = {"$shared": 60}
+    root = {place: [[key, {"$unknown": 1}]] if place == "$dict" else [key]}
+    with pytest.raises(SafetensorError, match=r"more parts than can|can neither be a key"):
+        serialization.load(written(tree(root, shared=_folded(tag))))
 
 
 def test_opaque_values_are_kept_as_records_where_asked_for() -> None:

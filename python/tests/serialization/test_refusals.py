@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.testing._internal.two_tensor import TwoTensor
 
 from tensorhold import SafetensorError, serialization
 
@@ -30,6 +29,10 @@ class Number(enum.IntEnum):
 
 
 class Words(dict[str, int]):
+    pass
+
+
+class Special(torch.Tensor):
     pass
 
 
@@ -71,7 +74,7 @@ REFUSED = {
     "result": (torch.ones(2).max(0), "hint: make a `tuple` of it"),
     "path": (Path("x"), "a value of `pathlib"),
     "lock": (threading.Lock(), "a value of `_thread.lock` cannot be kept"),
-    "tensor subclass": (TwoTensor(torch.ones(1), torch.ones(1)), "serialization.register"),
+    "tensor subclass": (torch.ones(1).as_subclass(Special), "serialization.register"),
     "factory": (defaultdict(Plain), "a defaultdict of <class"),
     "circle": (_circle(), "a list that contains itself cannot be kept"),
     "objects": (np.array([Plain()], dtype=object), "an array of dtype object cannot be kept"),
