@@ -41,7 +41,8 @@ def save(
 
     Args:
         obj: The value.
-        f: The file, which is replaced when the new one is complete; or a file object to write to.
+        f: The file, which is replaced when the new one is complete; or a file object to write to,
+            for which all bytes are put together in memory first.
         durability: What is on disk for sure on return, as for `tensorhold.save`.
         align: The boundary on which the tensors' bytes begin in the file, a power of two.
 

@@ -273,7 +273,6 @@ def dtensor(decoder: Decoder, node: dict[str, Any]) -> Steps:
 
 def make_mesh(node: Any, trail: Sequence[Any]) -> Any:
     """The mesh of devices that a node says."""
-    distributed = import_module("torch.distributed")
     members = {"device_type", "shape", "names", "ranks", "rank"}
     if type(node) is not dict or node.keys() != members:
         wrong(trail, "this is no mesh")
@@ -296,11 +295,24 @@ def make_mesh(node: Any, trail: Sequence[Any]) -> Any:
             kind,
             table,
             mesh_dim_names=None if names is None else tuple(names),
-            **({} if distributed.is_initialized() else {"_init_backend": False, "_rank": rank}),
+            **_groups_of(len(flat), rank),
         )
     except (*_REFUSALS, AssertionError) as error:
         line = (str(error).splitlines() or [""])[0]
         wrong(trail, f"torch makes no such mesh: {line}")
+
+
+def _groups_of(n_ranks: int, rank: int) -> dict[str, Any]:
+    """What a mesh is to be told of its process groups.
+
+    They are made where all ranks are in it, and so make them together; others would wait forever.
+    """
+    distributed = import_module("torch.distributed")
+    if not distributed.is_initialized():
+        return {"_init_backend": False, "_rank": rank}
+    if distributed.get_world_size() == n_ranks:
+        return {}
+    return {"_init_backend": False, "_rank": distributed.get_rank()}
 
 
 def _placement(node: Any, n_dims: int, trail: Sequence[Any]) -> Any:

@@ -33,6 +33,7 @@ full = torch.arange(10.0).reshape(5, 2)
 state = {
     "w": distribute_tensor(full, mesh, [Shard(0), Shard(1)]),
     "p": torch.nn.Parameter(distribute_tensor(full, mesh, [Replicate(), Shard(0)])),
+    "t": DTensor.from_local(torch.full((2,), float(rank)), mesh["tp"], [Shard(0)]),
     "s": DTensor.from_local(torch.ones(2), mesh, [Partial("sum"), Replicate()]),
 }
 serialization.save(state, f"rank{rank}.safetensors")
@@ -40,6 +41,8 @@ found = serialization.load(f"rank{rank}.safetensors")
 is_same(found["w"], full[:3] if rank == 0 else full[3:], [Shard(0), Shard(1)])
 assert found["w"].shape == (5, 2) and found["w"].stride() == (2, 1)
 assert torch.equal(found["w"].full_tensor(), full)
+is_same(found["t"], torch.full((2,), float(rank)), [Shard(0)])
+assert found["t"].device_mesh.mesh.tolist() == [rank]
 assert found["s"].full_tensor().tolist() == [2, 2]
 assert isinstance(found["p"], torch.nn.Parameter) and found["p"].requires_grad
 assert found["w"].device_mesh is found["s"].device_mesh
