@@ -58,10 +58,59 @@ assert found["w"].device_mesh.get_coordinate() == (1, 0)
 """
 
 
+SHARDED = """
+from torch.distributed.fsdp import fully_shard
+
+rank = int(sys.argv[1])
+store = "file://" + os.path.abspath("store")
+dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("dp",))
+
+def make():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    fully_shard(model[0], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model, torch.optim.Adam(model.parameters())
+
+def train(model, optimizer, seed):
+    torch.manual_seed(seed + rank)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(3, 4)).pow(2).mean().backward()
+        optimizer.step()
+
+model, optimizer = make()
+train(model, optimizer, 5)
+path = f"run{rank}.safetensors"
+serialization.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+train(model, optimizer, 9)
+other, resumed = make()
+state = serialization.load(path)
+assert type(state["optimizer"]["state"][0]["exp_avg"]) is DTensor
+other.load_state_dict(state["model"])
+resumed.load_state_dict(state["optimizer"])
+train(other, resumed, 9)
+for one, two in zip(model.parameters(), other.parameters(), strict=True):
+    assert torch.equal(one.to_local(), two.to_local())
+dist.destroy_process_group()
+"""
+
+
 def test_ranks_keep_what_they_hold() -> None:
+    _run_ranks(COMMON + SAVE)
+    alone = subprocess.run([sys.executable, "-c", COMMON + ALONE], capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+
+
+def test_a_resumed_run_of_sharded_modules_is_an_uninterrupted_one() -> None:
+    _run_ranks(COMMON + SHARDED)
+
+
+def _run_ranks(program: str) -> None:
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", COMMON + SAVE, str(rank)],
+            [sys.executable, "-c", program, str(rank)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -70,5 +119,3 @@ def test_ranks_keep_what_they_hold() -> None:
     for rank in ranks:
         said, _ = rank.communicate(timeout=120)
         assert rank.returncode == 0, said.decode()
-    alone = subprocess.run([sys.executable, "-c", COMMON + ALONE], capture_output=True, text=True)
-    assert alone.returncode == 0, alone.stderr
