@@ -104,21 +104,21 @@ pub(crate) fn look_into(
     let state = if outcome.is_ok() { "whole" } else { "broken" };
     let message = format!("{} bytes of a value are a {state} pickle", bytes.len());
     builder.note(Finding::new(FindingKind::NestedPickle, worst, message).with_path(path));
-    let inner: Vec<NodeId> = (n_nodes..builder.tree.n_nodes())
-        .map(|id| NodeId(id as u32))
-        .collect();
+    look_deeper(builder, n_nodes, path, depth - 1)?;
+    builder.pickle = outer;
+    Ok(())
+}
+
+/// Tells the names of pickles in the values that were made since there were `n_nodes`.
+fn look_deeper(builder: &mut Builder<'_>, n_nodes: usize, path: &str, depth: u32) -> Result<()> {
+    let made = (n_nodes..builder.tree.n_nodes()).map(|id| NodeId(id as u32));
     let is_bytes = |id: &NodeId| matches!(builder.tree[*id], Node::Bytes(Data::Memory(_)));
-    let inner: Vec<NodeId> = inner
-        .into_iter()
-        .filter(is_bytes)
-        .take(MOST_VALUES)
-        .collect();
+    let inner: Vec<NodeId> = made.filter(is_bytes).take(MOST_VALUES).collect();
     for id in inner {
         if let Some(bytes) = bytes_of(builder, id)? {
-            look_into(builder, &bytes, &format!("{path}(pickle)"), depth - 1)?;
+            look_into(builder, &bytes, &format!("{path}(pickle)"), depth)?;
         }
     }
-    builder.pickle = outer;
     Ok(())
 }
 

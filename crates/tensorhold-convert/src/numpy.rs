@@ -189,18 +189,7 @@ fn array(
     let storage = storage_of(builder, data, swap)?;
     let size = builder.storages[storage.0 as usize].size_bytes;
     let strides = strides.ok_or("its size passes 2^64")?;
-    if shape.len() > 64 {
-        return Err("it has more than 64 dimensions".into());
-    }
-    let n_elements = shape
-        .iter()
-        .try_fold(1u64, |count, extent| count.checked_mul(*extent));
-    let needed = n_elements.and_then(|count| count.checked_mul(element.width_bytes()));
-    if needed != Some(size) {
-        return Err(Refusal::Lie(format!(
-            "its {size} bytes do not make its shape"
-        )));
-    }
+    require_size(&shape, element, size)?;
     let view = View::new((storage, size), element, 0, shape, strides)
         .map_err(|error| Refusal::Lie(error.message().into()))?;
     let is_column_major = column_major(view.shape()).as_deref() == Some(view.strides());
@@ -210,6 +199,22 @@ fn array(
         dtype,
         is_fortran,
     })
+}
+
+fn require_size(shape: &[u64], element: Element, size_bytes: u64) -> Made<()> {
+    if shape.len() > 64 {
+        return Err("it has more than 64 dimensions".into());
+    }
+    let needed = shape
+        .iter()
+        .try_fold(element.width_bytes(), |size, extent| {
+            size.checked_mul(*extent)
+        });
+    if needed != Some(size_bytes) {
+        let message = format!("its {size_bytes} bytes do not make its shape");
+        return Err(Refusal::Lie(message));
+    }
+    Ok(())
 }
 
 /// The storage of bytes that are turned around by `swap`; bytes that others use in another order get a second one.

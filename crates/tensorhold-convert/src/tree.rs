@@ -496,3 +496,13 @@ impl Index<NodeId> for Tree {
         &self.nodes[id.0 as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_little_memory() {
+        assert!(size_of::<Node>() <= 40, "{}", size_of::<Node>());
+    }
+}

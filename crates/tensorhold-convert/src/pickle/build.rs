@@ -155,30 +155,14 @@ fn has_parts_of_module(builder: &mut Builder<'_>, state: NodeId) -> Result<bool>
 /// # Errors
 /// `Overflow` past a limit.
 pub(crate) fn attach(builder: &mut Builder<'_>, target: NodeId, state: NodeId) -> Result<()> {
-    let (attributes, slots) = match &builder.tree[state] {
-        Node::None => return Ok(()),
-        Node::Tuple(parts) if parts.len() == 2 => (parts[0], Some(parts[1])),
-        _ => (state, None),
+    let attributes = match attributes_of(builder, state) {
+        Attributes::None => return Ok(()),
+        Attributes::Odd => {
+            leave_out(builder, target, "attributes that are no dict are left out");
+            return Ok(());
+        }
+        Attributes::Dict(attributes) => attributes,
     };
-    let slots = slots.filter(|slots| {
-        builder
-            .tree
-            .pairs(*slots)
-            .is_some_and(|pairs| !pairs.is_empty())
-    });
-    let count = match builder.tree.pairs(attributes) {
-        Some(pairs) => pairs.len(),
-        None if builder.tree[attributes] == Node::None => 0,
-        None => usize::MAX,
-    };
-    if count == usize::MAX || slots.is_some() {
-        let message = "attributes that are no dict are left out".into();
-        builder.find(FindingKind::LeftOut, Class::Unknown, message, target);
-        return Ok(());
-    }
-    if count == 0 {
-        return Ok(());
-    }
     let is_buffer = builder.entry(attributes, "_is_buffer")?;
     let is_buffer = is_buffer.is_some_and(|id| builder.tree[id] == Node::Bool(true));
     match builder.tree.node_mut(target) {
@@ -193,10 +177,37 @@ pub(crate) fn attach(builder: &mut Builder<'_>, target: NodeId, state: NodeId) -
             meta.is_buffer = is_buffer;
             meta.attributes = Some(attributes);
         }
-        _ => {
-            let message = "attributes are left out".into();
-            builder.find(FindingKind::LeftOut, Class::Unknown, message, target);
-        }
+        _ => leave_out(builder, target, "attributes are left out"),
     }
     Ok(())
+}
+
+/// What a state has for the `__dict__` of a value.
+enum Attributes {
+    None,
+    Dict(NodeId),
+    Odd,
+}
+
+/// A state is `None`, a dict, or a pair of these: the `__dict__` and the slots.
+fn attributes_of(builder: &Builder<'_>, state: NodeId) -> Attributes {
+    let tree = &builder.tree;
+    let (attributes, slots) = match &tree[state] {
+        Node::Tuple(parts) if parts.len() == 2 => (parts[0], Some(parts[1])),
+        _ => (state, None),
+    };
+    let slots = slots
+        .and_then(|slots| tree.pairs(slots))
+        .unwrap_or_default();
+    match tree.pairs(attributes) {
+        _ if !slots.is_empty() => Attributes::Odd,
+        Some([]) => Attributes::None,
+        Some(_) => Attributes::Dict(attributes),
+        None if tree[attributes] == Node::None => Attributes::None,
+        None => Attributes::Odd,
+    }
+}
+
+fn leave_out(builder: &mut Builder<'_>, target: NodeId, message: &str) {
+    builder.find(FindingKind::LeftOut, Class::Unknown, message.into(), target);
 }

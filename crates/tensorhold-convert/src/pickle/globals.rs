@@ -175,6 +175,8 @@ fn torch(module: &str, name: &str) -> Option<Known> {
             return storage_class(name).map(Known::StorageClass);
         }
         ("torch", _) => return torch_name(name),
+        // It makes a tensor of a class that it is given, which is told by itself.
+        ("torch._utils", "_rebuild_wrapper_subclass") => return Some(Known::Inert),
         ("torch._utils", _) => rebuilder(name)?,
         ("torch._tensor", "_rebuild_from_type") => Call::FromType,
         ("torch._tensor", "_rebuild_from_type_v2") => Call::FromTypeV2,

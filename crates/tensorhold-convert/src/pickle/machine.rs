@@ -200,7 +200,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             0x85..=0x87 => {
                 let count = usize::from(code - 0x84);
                 let start = self.room(count).ok_or_else(|| empty(code_name(code)))?;
-                Node::Tuple(self.stack.split_off(start))
+                Node::Tuple(self.split(start))
             }
             _ => {
                 return Err(Error::new(
@@ -220,7 +220,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             b'a' => vec![self.pop(name)?],
             b's' => {
                 let start = self.room(2).ok_or_else(|| empty(name))?;
-                self.stack.split_off(start)
+                self.split(start)
             }
             _ => self.pop_to_mark(name)?,
         };
@@ -351,6 +351,11 @@ impl<'m, 'a> Machine<'m, 'a> {
         Ok(self.stack[at])
     }
 
+    /// Takes the values from `start` on, in no more memory than they need.
+    fn split(&mut self, start: usize) -> Vec<NodeId> {
+        self.stack.drain(start..).collect()
+    }
+
     /// POP takes a value, or the last mark where nothing is after it.
     fn pop_one(&mut self) -> Result<()> {
         match self.room(1) {
@@ -366,7 +371,7 @@ impl<'m, 'a> Machine<'m, 'a> {
                 format!("{what} has no mark to go back to"),
             )
         })?;
-        let values = self.stack.split_off(start);
+        let values = self.split(start);
         self.builder.charge_nodes(values.len())?;
         Ok(values)
     }

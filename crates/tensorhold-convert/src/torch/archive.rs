@@ -18,7 +18,10 @@ use crate::tree::{Node, NodeId};
 /// The archive's folder, which every entry is in, with its slash; `None` where it is no archive of PyTorch's.
 pub(crate) fn folder(zip: &Zip) -> Option<String> {
     let names = zip.entries().iter().map(|entry| entry.name.as_str());
-    let is_folder = |folder: &&str| !folder.trim_end_matches('/').contains('/');
+    let is_folder = |folder: &&str| match folder.strip_suffix('/') {
+        Some(folder) => !folder.contains('/'),
+        None => folder.is_empty(),
+    };
     let mut folders = names
         .filter_map(|name| name.strip_suffix("data.pkl"))
         .filter(is_folder);
@@ -103,18 +106,7 @@ impl Archive<'_> {
 
     /// The value of a pickle, and the places of the storages that it names.
     fn pickle(&self, builder: &mut Builder<'_>, name: &str, records: &str) -> Result<NodeId> {
-        let Some(entry) = self.entry(name) else {
-            let message = format!("the archive has no `{name}`");
-            return Err(Error::new(ErrorKind::ForeignFormat, message));
-        };
-        let limit = builder.limits.pickle_bytes;
-        if entry.size_bytes > limit {
-            let message = format!(
-                "`{name}` has {} bytes, over the limit of {limit}",
-                entry.size_bytes
-            );
-            return Err(Error::new(ErrorKind::Overflow, message).with_bytes(entry.data));
-        }
+        let entry = self.pickle_entry(builder, name)?;
         let mut storages = Storages {
             prefix: records.to_owned(),
             is_big_endian: self.is_big_endian,
@@ -143,6 +135,20 @@ impl Archive<'_> {
             self.place(builder, at)?;
         }
         Ok(root)
+    }
+
+    /// The entry of a pickle.
+    fn pickle_entry(&self, builder: &Builder<'_>, name: &str) -> Result<&ZipEntry> {
+        let Some(entry) = self.entry(name) else {
+            let message = format!("the archive has no `{name}`");
+            return Err(Error::new(ErrorKind::ForeignFormat, message));
+        };
+        let (size, limit) = (entry.size_bytes, builder.limits.pickle_bytes);
+        if size > limit {
+            let message = format!("`{name}` has {size} bytes, over the limit of {limit}");
+            return Err(Error::new(ErrorKind::Overflow, message).with_bytes(entry.data));
+        }
+        Ok(entry)
     }
 
     /// Finds the record of a storage.

@@ -64,20 +64,7 @@ pub(crate) fn read(
     };
     let root = Machine::new(builder, &mut storages, in_file).run(&mut stream)?;
     let keys = plain(builder, &mut stream)?;
-    let Some(keys) = builder.tree.items(keys).map(<[NodeId]>::to_vec) else {
-        return Err(odd("the keys of storages are no list"));
-    };
-    for key in keys {
-        let (id, element) = match builder
-            .tree
-            .text(key)
-            .and_then(|key| storages.by_key.get(key))
-        {
-            Some(found) => *found,
-            None => return Err(odd("a storage is there that nothing names")),
-        };
-        place(builder, &mut stream, id, element, in_file)?;
-    }
+    place_all(builder, &mut stream, &storages, keys, in_file)?;
     if stream.left() > 0 {
         let bytes = ByteRange::new(stream.position(), stream.position() + stream.left());
         let message = format!("{} bytes follow the last storage", stream.left());
@@ -85,6 +72,30 @@ pub(crate) fn read(
         builder.note(finding.with_bytes(bytes));
     }
     Ok(root)
+}
+
+/// Finds the places of the storages whose keys are in a list, in its order.
+fn place_all(
+    builder: &mut Builder<'_>,
+    stream: &mut Stream<'_>,
+    storages: &Storages,
+    keys: NodeId,
+    in_file: Option<u64>,
+) -> Result<()> {
+    let Some(keys) = builder.tree.items(keys).map(<[NodeId]>::to_vec) else {
+        return Err(odd("the keys of storages are no list"));
+    };
+    for key in keys {
+        let found = builder
+            .tree
+            .text(key)
+            .and_then(|key| storages.by_key.get(key));
+        let Some(&(id, element)) = found else {
+            return Err(odd("a storage is there that nothing names"));
+        };
+        place(builder, stream, id, element, in_file)?;
+    }
+    Ok(())
 }
 
 /// Finds the place of the next storage of a stream.

@@ -10,7 +10,7 @@ use crate::element::Element;
 use crate::pickle::Persistent;
 use crate::pickle::globals::Known;
 use crate::storage::{Place, Storage, StorageId};
-use crate::tree::{BareStorage, Node, NodeId};
+use crate::tree::{BareStorage, Node, NodeId, Tree};
 
 /// The storages that one pickle has named, by their keys.
 #[derive(Default)]
@@ -64,11 +64,7 @@ impl Storages {
             _ => return Err(odd("the class of a storage is none")),
         };
         let tree = &builder.tree;
-        let key = match &tree[key] {
-            Node::Str(key) => key.to_string_lossy(),
-            Node::Int(key) => key.to_string(),
-            _ => return Err(odd("the key of a storage is no text")),
-        };
+        let key = key_text(tree, key)?;
         let location = tree.text(location).unwrap_or("cpu").to_owned();
         let count = tree
             .integer(count)
@@ -124,11 +120,7 @@ impl Storages {
         let &[key, offset, count] = &parts[..] else {
             return Err(odd("a view of a storage has other parts"));
         };
-        let key = match &builder.tree[key] {
-            Node::Str(key) => key.to_string_lossy(),
-            Node::Int(key) => key.to_string(),
-            _ => return Err(odd("the key of a view is no text")),
-        };
+        let key = key_text(&builder.tree, key)?;
         if let Some(known) = self.views.get(&key) {
             return Ok(known.clone());
         }
@@ -150,6 +142,14 @@ impl Storages {
         let view = BareStorage { bytes, ..root };
         self.views.insert(key, view.clone());
         Ok(view)
+    }
+}
+
+fn key_text(tree: &Tree, key: NodeId) -> Result<String> {
+    match &tree[key] {
+        Node::Str(key) => Ok(key.to_string_lossy()),
+        Node::Int(key) => Ok(key.to_string()),
+        _ => Err(odd("the key of a storage is no text")),
     }
 }
 
