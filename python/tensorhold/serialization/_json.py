@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from json import decoder, encoder
 from typing import Any
 
+from tensorhold.serialization._words import MAX_DEPTH
+
 __all__ = ["Reference", "from_text", "to_text"]
 
 _quote: Callable[[str], str] = encoder.encode_basestring
@@ -19,6 +21,8 @@ _WORDS: dict[str, Any] = {"null": None, "true": True, "false": False}
 _SCALARS = {None: "null", True: "true", False: "false"}
 _CLOSING = {"[": "]", "{": "}"}
 _END: Any = object()
+# No container of a tree takes more than four levels of JSON, and some are above the root.
+_MAX_LEVELS = 4 * MAX_DEPTH + 10
 
 
 class Reference:
@@ -167,6 +171,8 @@ def _read(text: str, make: Callable[[list[tuple[str, Any]]], Any]) -> Any:
             at = _skip(text, at + 1)
             key, at = _key(text, at) if opened == "{" else (None, at)
             stack.append(([], key))
+            if len(stack) > _MAX_LEVELS:
+                raise ValueError(f"there are more than {MAX_DEPTH} containers, one in another")
             continue
         value, at = _scalar(text, at, make)
         while True:

@@ -68,7 +68,7 @@ TEXTS = {
     '{"version":1,"root":1} x': "JSON",
     f'{{"version":1,"root":{"9" * 5000}}}': "JSON",
     _deep(1003): "more than 1000 containers",
-    _deep(200_000): "more than 1000 containers",
+    _deep(20_000_000): "more than 1000 containers",
     '{"version":1,"root":' + "[" * 200_000: "JSON",
     '{"version":1,"root":' + '{"a":' * 200_000: "JSON",
     '{"version":1,"root":' + "[" * 5000 + "}" * 5000 + "}": "JSON",

@@ -431,7 +431,8 @@ def test_a_mapped_load_leaves_the_file_alone(tmp_path: Path) -> None:
 def test_deep_values_come_back_wherever_the_caller_stands(tmp_path: Path) -> None:
     value: Any = torch.ones(1)
     for level in range(1000):
-        value = ([value], {"k": value}, {1: value}, (value,))[level % 4]
+        kinds = [[value], {"k": value}, {1: value}, (value,), OrderedDict([(2, value)])]
+        value = kinds[level % 5]
     path = tmp_path / "deep.safetensors"
 
     def stand(depth: int) -> None:
