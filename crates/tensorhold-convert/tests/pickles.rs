@@ -368,3 +368,32 @@ fn every_dtype_of_pytorch_is_known_by_its_global() {
         assert_eq!(foreign.tree[foreign.tree.root()], Node::Dtype(expected));
     }
 }
+
+#[test]
+fn modules_that_double_again_and_again_are_refused() {
+    let key = |name: &str| [&[0x8c, name.len() as u8], name.as_bytes()].concat();
+    let module = |inner: &[u8]| {
+        let (parameters, buffers, modules) = (key("_parameters"), key("_buffers"), key("_modules"));
+        let state = [
+            &parameters[..],
+            b"}",
+            &buffers,
+            b"}",
+            &modules,
+            b"}(",
+            inner,
+            b"u",
+        ];
+        [b"cmymodule\nThing\n)\x81}(", &state.concat()[..], b"ub"].concat()
+    };
+    let mut file = [b"\x80\x04", &module(b"")[..], b"q\x01"].concat();
+    for _ in 0..60 {
+        let inner = [&key("a")[..], b"h\x01", &key("b"), b"h\x01"].concat();
+        file.extend([b"0", &module(&inner)[..], b"q\x01"].concat());
+    }
+    file.push(b'.');
+    let mut foreign = read(&file);
+    let root = foreign.tree.root();
+    let refused = foreign.state_dict(root, &Limits::default()).unwrap_err();
+    assert!(refused.message().contains("too long together"), "{refused}");
+}
