@@ -105,6 +105,10 @@ impl Foreign {
                 finish(builder, format, root).map_err(|error| Box::new(Broken::plain(error)))
             }
             Err(error) => {
+                if !begins_with_protocol(source) {
+                    // Any text may look like operations; only what has a pickle's mark is told by its names.
+                    builder.globals.retain(|global| global.is_called);
+                }
                 let findings = builder.findings.into_iter().map(|(finding, _)| finding);
                 let (globals, findings) = (builder.globals, findings.collect());
                 Err(Box::new(Broken {
@@ -133,6 +137,11 @@ impl Foreign {
         let has_magic = magics.iter().any(|magic| head.starts_with(magic));
         Ok(has_magic || legacy::begins(&head))
     }
+}
+
+/// Whether a file begins with the mark of a pickle or of an archive.
+fn begins_with_protocol(source: &dyn Source) -> bool {
+    head(source).is_ok_and(|head| matches!(head[..], [0x80, 0..=5, ..]) || is_zip(&head))
 }
 
 /// The first bytes of a file.

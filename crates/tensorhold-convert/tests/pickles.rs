@@ -186,18 +186,22 @@ fn a_pickle_that_an_unpickler_would_refuse_is_refused_with_its_place() {
 }
 
 #[test]
-fn what_a_pickle_asks_for_before_it_goes_wrong_is_told() {
-    let name = "refused_after_a_call.pkl";
-    let (file, _) = cases("pickles", name).remove(name).unwrap();
-    let broken = Foreign::examine(&&file[..], &Limits::default()).unwrap_err();
-    let [global] = &broken.globals[..] else {
-        panic!("{:?}", broken.globals);
-    };
-    assert_eq!(
-        (global.dotted().as_str(), global.class),
-        ("posix.system", Class::Dangerous)
-    );
-    assert!(global.is_called);
+fn what_a_pickle_asks_for_before_and_after_it_goes_wrong_is_told() {
+    for (name, is_called) in [
+        ("refused_after_a_call.pkl", true),
+        ("refused_before_a_call.pkl", false),
+    ] {
+        let (file, _) = cases("pickles", name).remove(name).unwrap();
+        let broken = Foreign::examine(&&file[..], &Limits::default()).unwrap_err();
+        let [global] = &broken.globals[..] else {
+            panic!("{name}: {:?}", broken.globals);
+        };
+        assert_eq!(
+            (global.dotted().as_str(), global.class),
+            ("posix.system", Class::Dangerous)
+        );
+        assert_eq!(global.is_called, is_called, "{name}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::{build, calls, constants};
 use crate::builder::Builder;
 use crate::finding::{Class, FindingKind};
+use crate::limits::Limits;
 use crate::storage::Place;
 use crate::tree::{Node, NodeId};
 
@@ -89,13 +90,25 @@ impl<'m, 'a> Machine<'m, 'a> {
     /// `ForeignFormat` where an unpickler would stop with an error, `Truncated` at the end of the stream, `Overflow`
     /// past a limit; with the bytes of the operation.
     pub(crate) fn run(&mut self, stream: &mut Stream<'_>) -> Result<NodeId> {
+        let start = stream.position();
+        let mut at = start;
+        let followed = self.follow(stream, &mut at);
+        if followed.is_err() && at > start {
+            tell_rest(self.builder, stream, at);
+        }
+        followed
+    }
+
+    /// As `run`; `at` is the place of the last operation.
+    fn follow(&mut self, stream: &mut Stream<'_>, at: &mut u64) -> Result<NodeId> {
         loop {
             self.builder.charge_operation()?;
+            *at = stream.position();
             let operation = Operation::read(stream, self.builder.limits)?;
-            let (code, position) = (operation.code, operation.position);
-            if code == b'.' {
+            if operation.code == b'.' {
                 return self.pop(".");
             }
+            let position = *at;
             let done = self.step(operation, stream);
             done.map_err(|error| {
                 error.with_bytes(ByteRange::new(position, stream.position().max(position)))
@@ -391,6 +404,38 @@ impl<'m, 'a> Machine<'m, 'a> {
             Error::new(ErrorKind::ForeignFormat, message)
         })?;
         self.push(id)
+    }
+}
+
+/// Tells the names in the operations from `position` to the next STOP: where this machine stops, one with other limits
+/// may go on.
+fn tell_rest(builder: &mut Builder<'_>, stream: &mut Stream<'_>, position: u64) {
+    let limits = Limits {
+        text_bytes: u64::MAX,
+        integer_bytes: u64::MAX,
+        ..builder.limits.clone()
+    };
+    stream.seek(position);
+    let mut texts = (String::new(), String::new());
+    while builder.charge_operation().is_ok() {
+        let Ok(operation) = Operation::read(stream, &limits) else {
+            return;
+        };
+        match (operation.code, operation.argument) {
+            (b'.', _) => return,
+            (b'c' | b'i', Argument::Lines(module, name)) => {
+                let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+                builder.mention(text(module), text(name), operation.position);
+            }
+            (0x8c | b'X' | b'V', Argument::Bytes(text)) if text.len() <= 4096 => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                texts = (std::mem::take(&mut texts.1), text);
+            }
+            (0x93, _) => {
+                builder.mention(texts.0.clone(), texts.1.clone(), operation.position);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -48,6 +48,11 @@ impl<'a> Stream<'a> {
         self.end - self.position
     }
 
+    /// Goes on at another place of the same range.
+    pub(crate) fn seek(&mut self, position: u64) {
+        self.position = position.min(self.end);
+    }
+
     /// The next byte.
     ///
     /// # Errors
