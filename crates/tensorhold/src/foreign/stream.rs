@@ -1,13 +1,14 @@
 //! The bytes of one tensor of a foreign file, from first to last, some at a time.
 //!
 //! ```text
-//! elements side by side: read pieces, by a thread ahead of whoever takes them where there are many
+//! elements side by side: piece by piece, with a thread beside for the checksum where there are many
 //! elements by strides: for each window of rows: read what it needs in the order of the file, then turn it round
 //! on the way: check the checksum of the storage, turn bytes around, cast, dequantize
 //! ```
 
 use std::collections::HashSet;
-use std::sync::mpsc::sync_channel;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tensorhold_convert::container::{Method, ZipEntry};
 use tensorhold_convert::gguf::{self, Blocks};
@@ -21,7 +22,7 @@ use crate::read::{allocate, read_selection};
 
 /// Small enough to stay in a processor's cache from the read to the write.
 const PIECE_BYTES: u64 = 1 << 20;
-/// Pieces that are read before they are taken.
+/// Pieces that wait for their checksum.
 const N_AHEAD: usize = 4;
 /// From so many bytes on a thread is worth its start.
 const THREAD_BYTES: u64 = 8 << 20;
@@ -87,7 +88,7 @@ impl<'a> Streamer<'a> {
             becoming,
         } = self;
         let unit = becoming.begin(tensor, storage);
-        let mut put = |bytes: &mut [u8]| becoming.put(bytes, put);
+        let mut put = |bytes: &[u8]| becoming.put(bytes, put);
         if view.n_elements() == 0 {
             return Ok(());
         }
@@ -142,11 +143,7 @@ impl<'a> Streamer<'a> {
     }
 }
 
-fn in_memory(
-    view: &View,
-    bytes: &[u8],
-    put: &mut dyn FnMut(&mut [u8]) -> Result<()>,
-) -> Result<()> {
+fn in_memory(view: &View, bytes: &[u8], put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let sizes = (bytes.len() as u64, WINDOW_BYTES);
     by_strides(view, sizes, put, &mut |selection, into| {
         selection.gather(bytes, into);
@@ -180,7 +177,7 @@ fn inflate(
     file: &ForeignFile,
     entry: &ZipEntry,
     unit: u64,
-    put: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut reader = entry.reader(file.source());
     let mut piece = allocate(piece_bytes(unit))?;
@@ -196,7 +193,7 @@ fn inflate(
         if n_filled == 0 {
             return Ok(());
         }
-        put(&mut piece[..n_filled])?;
+        put(&piece[..n_filled])?;
     }
 }
 
@@ -241,15 +238,12 @@ impl<'a> Pieces<'a> {
     /// Reads the next piece into `piece`; `false` after the last.
     fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool> {
         if self.left.is_empty() {
-            self.finish()?;
             return Ok(false);
         }
+        check_interrupt()?;
         let size = self.left.len().min(piece_bytes(self.unit));
         piece.resize(usize::try_from(size).expect("about 1 MiB"), 0);
         self.file.source().read_at(self.left.start, piece)?;
-        if let Some((_, read)) = &mut self.crc32 {
-            read.update(piece);
-        }
         self.left.start += size;
         Ok(true)
     }
@@ -281,47 +275,72 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    fn run(mut self, put: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        if self.left.len() >= THREAD_BYTES {
-            return self.run_ahead(put);
+    fn run(mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if self.crc32.is_some() && self.left.len() >= THREAD_BYTES {
+            return self.run_checked(put);
         }
         let mut piece = Vec::new();
         while self.next(&mut piece)? {
-            check_interrupt()?;
-            put(&mut piece)?;
+            if let Some((_, read)) = &mut self.crc32 {
+                read.update(&piece);
+            }
+            put(&piece)?;
         }
-        Ok(())
+        self.finish()
     }
 
-    /// The same, read by a thread of its own.
-    fn run_ahead(mut self, put: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<()> {
-        std::thread::scope(|scope| {
-            let (pieces, read) = sync_channel::<Vec<u8>>(N_AHEAD);
-            let (back, spare) = sync_channel::<Vec<u8>>(N_AHEAD);
-            let reader = scope.spawn(move || -> Result<()> {
-                let mut piece = Vec::new();
-                while self.next(&mut piece)? {
-                    // Whoever takes no more has failed, and says why.
-                    if pieces.send(piece).is_err() {
-                        break;
-                    }
-                    piece = spare.try_recv().unwrap_or_default();
+    /// The same with a thread of its own for the checksum, which takes each piece while it is put.
+    fn run_checked(mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let (expected, mut read) = self.crc32.take().expect("there is a checksum");
+        let (put_all, read) = std::thread::scope(|scope| {
+            let (pieces, taken) = sync_channel::<Arc<Vec<u8>>>(N_AHEAD);
+            let (back, spare) = sync_channel::<Arc<Vec<u8>>>(N_AHEAD + 1);
+            let checker = scope.spawn(move || {
+                for piece in taken {
+                    read.update(&piece);
+                    // Whoever wants no more needs none.
+                    let _ = back.send(piece);
                 }
-                Ok(())
+                read
             });
-            let take_all = move || -> Result<()> {
-                for mut piece in read {
-                    check_interrupt()?;
-                    put(&mut piece)?;
-                    // Where there are enough, it goes.
-                    let _ = back.try_send(piece);
-                }
-                Ok(())
+            let put_all = self.put_all(put, &pieces, &spare);
+            drop(pieces);
+            drop(spare);
+            let read = checker.join().expect("a checksum does not panic");
+            (put_all, read)
+        });
+        put_all?;
+        self.crc32 = Some((expected, read));
+        self.finish()
+    }
+
+    /// Puts all pieces, and gives each to whoever has the checksum to do.
+    fn put_all(
+        &mut self,
+        put: &mut dyn FnMut(&[u8]) -> Result<()>,
+        pieces: &SyncSender<Arc<Vec<u8>>>,
+        spare: &Receiver<Arc<Vec<u8>>>,
+    ) -> Result<()> {
+        let mut n_made = 0;
+        loop {
+            let mut piece = match n_made > N_AHEAD {
+                // Nobody else has it: it was put before it was taken back.
+                true => spare
+                    .recv()
+                    .ok()
+                    .and_then(Arc::into_inner)
+                    .unwrap_or_default(),
+                false => Vec::new(),
             };
-            let taken = take_all();
-            let all_read = reader.join().expect("the reader does not panic");
-            taken.and(all_read)
-        })
+            n_made += 1;
+            if !self.next(&mut piece)? {
+                return Ok(());
+            }
+            let piece = Arc::new(piece);
+            // The checker ends only when it is told to.
+            let _ = pieces.send(Arc::clone(&piece));
+            put(&piece)?;
+        }
     }
 }
 
@@ -333,7 +352,7 @@ type Dims = Vec<(u64, u64)>;
 fn by_strides(
     view: &View,
     (size, most): (u64, u64),
-    put: &mut dyn FnMut(&mut [u8]) -> Result<()>,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
     read: &mut dyn FnMut(&Selection, &mut [u8]) -> Result<()>,
 ) -> Result<()> {
     let width = view.element().width_bytes();
@@ -363,7 +382,7 @@ fn by_strides(
             check_interrupt()?;
             let mut window = inner.clone();
             window[0].0 = step.min(count - done);
-            put(&mut gathered(from + done * stride, &window, size, read)?)?;
+            put(&gathered(from + done * stride, &window, size, read)?)?;
             done += window[0].0;
         }
     }
@@ -405,6 +424,7 @@ fn gathered(
 struct Becoming {
     /// Bytes that are turned around together.
     swap: usize,
+    swapped: Vec<u8>,
     from: Option<Dtype>,
     cast: Option<Dtype>,
     blocks: Option<Blocks>,
@@ -432,10 +452,17 @@ impl Becoming {
         )
     }
 
-    fn put(&mut self, bytes: &mut [u8], put: &mut Put<'_>) -> Result<()> {
-        if self.swap > 1 {
-            bytes.chunks_exact_mut(self.swap).for_each(<[u8]>::reverse);
-        }
+    fn put(&mut self, bytes: &[u8], put: &mut Put<'_>) -> Result<()> {
+        let bytes = match self.swap {
+            0 | 1 => bytes,
+            width => {
+                self.swapped.clear();
+                self.swapped.extend_from_slice(bytes);
+                let numbers = self.swapped.chunks_exact_mut(width);
+                numbers.for_each(<[u8]>::reverse);
+                &self.swapped[..]
+            }
+        };
         let numbers = match &self.blocks {
             None => bytes,
             Some(blocks) => {
@@ -447,7 +474,7 @@ impl Becoming {
                 self.decoded.clear();
                 let each = self.numbers.iter().flat_map(|number| number.to_le_bytes());
                 self.decoded.extend(each);
-                &mut self.decoded[..]
+                &self.decoded[..]
             }
         };
         let (Some(from), Some(to)) = (self.from, self.cast) else {
@@ -493,7 +520,7 @@ mod tests {
                 .copied()
                 .collect();
             let mut found = Vec::new();
-            let mut put = |piece: &mut [u8]| {
+            let mut put = |piece: &[u8]| {
                 found.extend_from_slice(piece);
                 Ok(())
             };
