@@ -6,7 +6,7 @@ use Element::*;
 
 /// The type of one element of a tensor in a foreign file: one of PyTorch's.
 ///
-/// Where this format lacks the type, [`Element::stored`] names the type that carries its bits.
+/// Where this format lacks the type, [`Element::dtype`] names the type that carries its bits.
 ///
 /// # Source
 /// `torch.dtype` of PyTorch 2.15.
