@@ -5,6 +5,7 @@ use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Source};
 use crate::builder::Builder;
 use crate::container::{Names, Tar, Zip};
 use crate::finish::finish;
+use crate::follow::follow;
 use crate::pickle::{self, Stream};
 use crate::torch::{archive, legacy, tar};
 use crate::{flax, gguf, hdf5, keras, npy, npz};
@@ -76,6 +77,23 @@ impl Broken {
             findings: Vec::new(),
         }
     }
+
+    /// What a builder has come to know, and what lies where the format's reader did not come to.
+    fn after(mut builder: Builder<'_>, error: Error) -> Broken {
+        // What goes wrong here too adds nothing to the first fault.
+        let _ = follow(&mut builder);
+        if !begins_with_protocol(builder.source) {
+            // Any text may look like operations; only what has a pickle's mark is told by harmless names.
+            let is_told = |global: &Global| global.is_called || global.class == Class::Dangerous;
+            builder.globals.retain(is_told);
+        }
+        let findings = builder.findings.into_iter().map(|(finding, _)| finding);
+        Broken {
+            error,
+            globals: builder.globals,
+            findings: findings.collect(),
+        }
+    }
 }
 
 impl Foreign {
@@ -93,31 +111,30 @@ impl Foreign {
     /// # Errors
     /// As [`Foreign::read`].
     pub fn examine(source: &dyn Source, limits: &Limits) -> Result<Foreign, Box<Broken>> {
-        let plain = head(source).and_then(|head| read_plain(source, limits, &head));
-        match plain {
-            Ok(Some(foreign)) => return Ok(foreign),
-            Err(error) => return Err(Box::new(Broken::plain(error))),
-            Ok(None) => {}
-        }
         let mut builder = Builder::new(source, limits);
-        match read_pickled(&mut builder) {
+        let plain = head(source).and_then(|head| read_plain(source, limits, &head));
+        let read = match plain {
+            Ok(Some(foreign)) => return Ok(foreign.with_names_of(builder)),
+            Ok(None) => read_pickled(&mut builder),
+            Err(error) => Err(error),
+        };
+        match read {
             Ok((format, root)) => {
                 finish(builder, format, root).map_err(|error| Box::new(Broken::plain(error)))
             }
-            Err(error) => {
-                if !begins_with_protocol(source) {
-                    // Any text may look like operations; only what has a pickle's mark is told by its names.
-                    builder.globals.retain(|global| global.is_called);
-                }
-                let findings = builder.findings.into_iter().map(|(finding, _)| finding);
-                let (globals, findings) = (builder.globals, findings.collect());
-                Err(Box::new(Broken {
-                    error,
-                    globals,
-                    findings,
-                }))
-            }
+            Err(error) => Err(Box::new(Broken::after(builder, error))),
         }
+    }
+
+    /// Adds the names of the pickle that a message pack is which does not end where its file does.
+    fn with_names_of(mut self, mut builder: Builder<'_>) -> Foreign {
+        let is_odd = |finding: &Finding| finding.kind == FindingKind::ExtraBytes;
+        if self.format == Format::Flax && self.findings.iter().any(is_odd) {
+            // It need not be one.
+            let _ = follow(&mut builder);
+            self.globals.append(&mut builder.globals);
+        }
+        self
     }
 
     /// Whether the first bytes leave no doubt that the file is of a format that is read here. A bare pickle and a message pack have no
@@ -145,7 +162,7 @@ fn begins_with_protocol(source: &dyn Source) -> bool {
 }
 
 /// The first bytes of a file.
-fn head(source: &dyn Source) -> Result<Vec<u8>> {
+pub(crate) fn head(source: &dyn Source) -> Result<Vec<u8>> {
     let size = source.size_bytes().min(HEAD_BYTES);
     Stream::new(source, ByteRange::new(0, size))?.take(size)
 }
@@ -189,7 +206,7 @@ fn read_plain(source: &dyn Source, limits: &Limits, head: &[u8]) -> Result<Optio
     read(source, limits).map(Some)
 }
 
-fn is_zip(head: &[u8]) -> bool {
+pub(crate) fn is_zip(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06")
 }
 

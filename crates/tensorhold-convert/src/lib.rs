@@ -25,6 +25,7 @@ mod element;
 mod finding;
 mod finish;
 pub mod flax;
+mod follow;
 mod foreign;
 pub mod gguf;
 pub mod hdf5;

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use tensorhold_core::{ByteRange, Result, Source};
 
 use crate::builder::Builder;
+use crate::container::{Names, Zip};
 use crate::finding::{Class, Finding, FindingKind};
+use crate::npy;
 use crate::pickle::opcodes::Operation;
 use crate::pickle::{Machine, NoPersistent, Stream};
 use crate::storage::Place;
@@ -19,7 +21,7 @@ const MOST_VALUES: usize = 10_000;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// How deep pickles inside pickles are followed.
-const MOST_DEPTH: u32 = 4;
+pub(crate) const MOST_DEPTH: u32 = 4;
 
 /// Tells the names that pickles in values of bytes ask for.
 ///
@@ -42,6 +44,53 @@ pub(crate) fn scan(builder: &mut Builder<'_>, ways: &Ways) -> Result<()> {
         };
         let path = ways.path(&builder.tree, id).unwrap_or_default();
         look_into(builder, &bytes, &path, MOST_DEPTH)?;
+    }
+    Ok(())
+}
+
+/// Tells the names that pickles in values of bytes ask for, also in values that nothing leads to.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn scan_all(builder: &mut Builder<'_>) -> Result<()> {
+    let nodes = (0..builder.tree.n_nodes()).map(|id| NodeId(id as u32));
+    let is_bytes = |id: &NodeId| matches!(builder.tree[*id], Node::Bytes(Data::Memory(_)));
+    let found: Vec<NodeId> = nodes.filter(is_bytes).take(MOST_VALUES).collect();
+    for id in found {
+        if let Some(bytes) = bytes_of(builder, id)? {
+            look_into(builder, &bytes, "a value", MOST_DEPTH)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the names that the pickles of an archive ask for, and those in its arrays of objects; what is no archive is passed
+/// over.
+///
+/// # Errors
+/// `Overflow` past a limit.
+pub(crate) fn look_into_archive(
+    builder: &mut Builder<'_>,
+    source: &dyn Source,
+    path: &str,
+    depth: u32,
+) -> Result<()> {
+    let Ok(zip) = Zip::open_named(source, builder.limits, Names::Keys) else {
+        return Ok(());
+    };
+    for entry in zip.entries().iter().take(MOST_VALUES) {
+        let is_told = [".npy", ".pkl"]
+            .iter()
+            .any(|ending| entry.name.ends_with(ending));
+        if entry.size_bytes > MOST_BYTES || !is_told {
+            continue;
+        }
+        let Ok(bytes) = entry.bytes(source, builder.limits) else {
+            continue;
+        };
+        let start = usize::try_from(npy::data_start(&bytes)).unwrap_or(0);
+        let pickle = bytes.get(start..).unwrap_or_default();
+        look_into(builder, pickle, &format!("{path}({})", entry.name), depth)?;
     }
     Ok(())
 }
@@ -73,7 +122,8 @@ fn bytes_of(builder: &mut Builder<'_>, id: NodeId) -> Result<Option<Vec<u8>>> {
 }
 
 fn may_be_pickle(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x80, 0..=5, ..]) || bytes.trim_ascii_end().ends_with(b".")
+    matches!(bytes, [0x80, 0..=5, ..] | [b'P', b'K', 3, 4, ..])
+        || bytes.trim_ascii_end().ends_with(b".")
 }
 
 /// Tells the names of a pickle in bytes, and of those in its own values; bytes that are no pickle are passed over.
@@ -86,6 +136,9 @@ pub(crate) fn look_into(
     path: &str,
     depth: u32,
 ) -> Result<()> {
+    if depth > 0 && bytes.starts_with(b"PK\x03\x04") {
+        return look_into_archive(builder, &bytes, path, depth - 1);
+    }
     if depth == 0 || !asks_for_names(builder, &bytes)? {
         return Ok(());
     }

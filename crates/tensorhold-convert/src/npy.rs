@@ -65,6 +65,19 @@ pub fn read(source: &dyn Source, _limits: &Limits) -> Result<Foreign> {
     Ok(table.into_foreign(Format::Npy, root))
 }
 
+/// Where the data of an array begins, by its first bytes; 0 where no array begins so.
+pub(crate) fn data_start(head: &[u8]) -> u64 {
+    match head {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
+            10 + u64::from(u16::from_le_bytes([*a, *b]))
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', _, _, a, b, c, d, ..] => {
+            12 + u64::from(u32::from_le_bytes([*a, *b, *c, *d]))
+        }
+        _ => 0,
+    }
+}
+
 impl Header {
     /// The header at the start of an array, whose bytes `next` gives from first to last.
     pub(crate) fn read(next: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<Header> {

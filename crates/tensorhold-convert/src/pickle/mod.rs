@@ -13,5 +13,5 @@ mod stream;
 pub(crate) use build::attach;
 pub(crate) use calls::{Refusal, elements, understand};
 pub(crate) use machine::{Machine, Persistent};
-pub(crate) use read::{NoPersistent, may_begin, read};
+pub(crate) use read::{NoPersistent, follow_rest, may_begin, read};
 pub(crate) use stream::Stream;

@@ -46,12 +46,21 @@ pub(crate) fn read(builder: &mut Builder<'_>) -> Result<NodeId> {
     let message = format!("{} bytes follow the pickle", rest.len());
     let finding = Finding::new(FindingKind::ExtraBytes, Class::Unknown, message);
     builder.note(finding.with_bytes(rest));
+    follow_rest(builder, &mut stream, Some(0));
+    Ok(root)
+}
+
+/// Tells the names that pickles after the first one ask for; what is no pickle ends it.
+pub(crate) fn follow_rest(
+    builder: &mut Builder<'_>,
+    stream: &mut Stream<'_>,
+    in_file: Option<u64>,
+) {
     let outer = builder.pickle.replace("after the pickle".to_owned());
     while stream.left() > 0
-        && Machine::new(builder, &mut NoPersistent, Some(0))
-            .run(&mut stream)
+        && Machine::new(builder, &mut NoPersistent, in_file)
+            .run(stream)
             .is_ok()
     {}
     builder.pickle = outer;
-    Ok(root)
 }

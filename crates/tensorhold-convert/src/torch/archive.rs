@@ -11,7 +11,7 @@ use crate::container::{Method, Zip, ZipEntry};
 use crate::finding::{Class, Finding, FindingKind};
 use crate::foreign::Format;
 use crate::nested;
-use crate::pickle::{Machine, Stream};
+use crate::pickle::{Machine, Stream, follow_rest};
 use crate::storage::{Place, Storage};
 use crate::tree::{Node, NodeId};
 
@@ -225,7 +225,9 @@ fn run(
 ) -> Result<(NodeId, u64)> {
     let mut stream = Stream::new(source, range)?;
     let root = Machine::new(builder, storages, in_file).run(&mut stream)?;
-    Ok((root, stream.left()))
+    let n_left = stream.left();
+    follow_rest(builder, &mut stream, in_file);
+    Ok((root, n_left))
 }
 
 /// Holds a stored entry to its check sum, if its writer has made one.
