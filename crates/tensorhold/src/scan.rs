@@ -41,7 +41,7 @@ impl Scan {
 /// `NotFound`, `PermissionDenied`, `NotRegularFile` or `Io` if it cannot be read.
 pub fn scan(path: impl AsRef<Path>, limits: &Limits) -> Result<Scan> {
     let path = path.as_ref();
-    let mut scan = match safetensors(path) {
+    let mut scan = match safetensors(path, limits) {
         Ok(scan) => scan,
         Err(error) if is_unreadable(&error) => return Err(error),
         Err(error) => foreign(path, limits, error)?,
@@ -54,13 +54,14 @@ pub fn scan(path: impl AsRef<Path>, limits: &Limits) -> Result<Scan> {
 }
 
 /// What is in a safetensors file.
-fn safetensors(path: &Path) -> Result<Scan> {
+fn safetensors(path: &Path, limits: &Limits) -> Result<Scan> {
     let options = |rules| OpenOptions {
         rules,
         backend: Backend::Pread,
     };
     let checkpoint = Checkpoint::open_files(&[path], &options(Rules::Compatible))?;
     let mut findings = opaque_values(&checkpoint);
+    let mut globals = Vec::new();
     if let Err(error) = verify_file(path, Rules::Strict, &mut |_| {}) {
         if is_unreadable(&error) {
             return Err(error);
@@ -70,11 +71,16 @@ fn safetensors(path: &Path) -> Result<Scan> {
             false => (FindingKind::Container, Class::Unknown),
         };
         findings.push(of_error(kind, class, &error));
+        // What other programs may take it for.
+        globals = match ForeignFile::open(path, limits.clone()) {
+            Ok(file) => file.into_foreign().globals,
+            Err(_) => ForeignFile::shown(path, limits).0,
+        };
     }
     Ok(Scan {
         path: path.to_owned(),
         format: Some("safetensors"),
-        globals: Vec::new(),
+        globals,
         findings,
     })
 }
