@@ -1,14 +1,12 @@
 //! The bytes of one tensor of a foreign file, from first to last, some at a time.
 //!
 //! ```text
-//! elements side by side: piece by piece, with a thread beside for the checksum where there are many
+//! elements side by side: piece by piece
 //! elements by strides: for each window of rows: read what it needs in the order of the file, then turn it round
 //! on the way: check the checksum of the storage, turn bytes around, cast, dequantize
 //! ```
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use tensorhold_convert::container::{Method, ZipEntry};
 use tensorhold_convert::gguf::{self, Blocks};
@@ -20,12 +18,8 @@ use tensorhold_quant::cast;
 use super::ForeignFile;
 use crate::read::{allocate, read_selection};
 
-/// Small enough to stay in a processor's cache from the read to the write.
-const PIECE_BYTES: u64 = 1 << 20;
-/// Pieces that wait for their checksum.
-const N_AHEAD: usize = 4;
-/// From so many bytes on a thread is worth its start.
-const THREAD_BYTES: u64 = 8 << 20;
+/// Small enough to stay in a processor's cache from the read to the write, and for the checksum between.
+const PIECE_BYTES: u64 = 256 << 10;
 /// So much of a tensor by strides is put together at a time.
 const WINDOW_BYTES: u64 = 8 << 20;
 
@@ -242,8 +236,11 @@ impl<'a> Pieces<'a> {
         }
         check_interrupt()?;
         let size = self.left.len().min(piece_bytes(self.unit));
-        piece.resize(usize::try_from(size).expect("about 1 MiB"), 0);
+        piece.resize(usize::try_from(size).expect("about 256 KiB"), 0);
         self.file.source().read_at(self.left.start, piece)?;
+        if let Some((_, read)) = &mut self.crc32 {
+            read.update(piece);
+        }
         self.left.start += size;
         Ok(true)
     }
@@ -258,7 +255,7 @@ impl<'a> Pieces<'a> {
         while position < range.end {
             check_interrupt()?;
             let size = (range.end - position).min(PIECE_BYTES);
-            piece.resize(usize::try_from(size).expect("at most 1 MiB"), 0);
+            piece.resize(usize::try_from(size).expect("at most 256 KiB"), 0);
             self.file.source().read_at(position, &mut piece)?;
             read.update(&piece);
             position += size;
@@ -276,71 +273,11 @@ impl<'a> Pieces<'a> {
     }
 
     fn run(mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        if self.crc32.is_some() && self.left.len() >= THREAD_BYTES {
-            return self.run_checked(put);
-        }
         let mut piece = Vec::new();
         while self.next(&mut piece)? {
-            if let Some((_, read)) = &mut self.crc32 {
-                read.update(&piece);
-            }
             put(&piece)?;
         }
         self.finish()
-    }
-
-    /// The same with a thread of its own for the checksum, which takes each piece while it is put.
-    fn run_checked(mut self, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (expected, mut read) = self.crc32.take().expect("there is a checksum");
-        let (put_all, read) = std::thread::scope(|scope| {
-            let (pieces, taken) = sync_channel::<Arc<Vec<u8>>>(N_AHEAD);
-            let (back, spare) = sync_channel::<Arc<Vec<u8>>>(N_AHEAD + 1);
-            let checker = scope.spawn(move || {
-                for piece in taken {
-                    read.update(&piece);
-                    // Whoever wants no more needs none.
-                    let _ = back.send(piece);
-                }
-                read
-            });
-            let put_all = self.put_all(put, &pieces, &spare);
-            drop(pieces);
-            drop(spare);
-            let read = checker.join().expect("a checksum does not panic");
-            (put_all, read)
-        });
-        put_all?;
-        self.crc32 = Some((expected, read));
-        self.finish()
-    }
-
-    /// Puts all pieces, and gives each to whoever has the checksum to do.
-    fn put_all(
-        &mut self,
-        put: &mut dyn FnMut(&[u8]) -> Result<()>,
-        pieces: &SyncSender<Arc<Vec<u8>>>,
-        spare: &Receiver<Arc<Vec<u8>>>,
-    ) -> Result<()> {
-        let mut n_made = 0;
-        loop {
-            let mut piece = match n_made > N_AHEAD {
-                // Nobody else has it: it was put before it was taken back.
-                true => spare
-                    .recv()
-                    .ok()
-                    .and_then(Arc::into_inner)
-                    .unwrap_or_default(),
-                false => Vec::new(),
-            };
-            n_made += 1;
-            if !self.next(&mut piece)? {
-                return Ok(());
-            }
-            let piece = Arc::new(piece);
-            // The checker ends only when it is told to.
-            let _ = pieces.send(Arc::clone(&piece));
-            put(&piece)?;
-        }
     }
 }
 
