@@ -168,6 +168,16 @@ impl Opened {
         })
     }
 
+    /// The keys of the outermost dict.
+    fn keys(&self) -> HashSet<&str> {
+        let tree = &self.file.foreign().tree;
+        let pairs = tree.pairs(self.root).unwrap_or_default();
+        pairs
+            .iter()
+            .filter_map(|(key, _)| tree.text(*key))
+            .collect()
+    }
+
     fn findings(&self) -> impl Iterator<Item = (PathBuf, Finding)> {
         let path = self.file.path();
         let findings = self.file.foreign().findings.iter();
@@ -222,14 +232,8 @@ fn find(foreign: &Foreign, keys: &str) -> Result<NodeId> {
     let mut here = tree.root();
     let mut rest = keys;
     while !rest.is_empty() {
-        let pairs: &[(NodeId, NodeId)] = match &tree[here] {
-            Node::Dict(pairs) | Node::OrderedDict { pairs, .. } => pairs,
-            _ => &[],
-        };
-        let key = |id: NodeId| match &tree[id] {
-            Node::Str(text) => text.as_str(),
-            _ => None,
-        };
+        let pairs = tree.pairs(here).unwrap_or_default();
+        let key = |id: NodeId| tree.text(id);
         let after = |key: &str| {
             let after = rest.strip_prefix(key)?;
             after.strip_prefix('.').or(after.is_empty().then_some(""))
@@ -465,12 +469,7 @@ fn listed(path: &Path) -> Result<Sources> {
 
 /// Checks that the files hold what their index says.
 fn check_index(index: &ShardIndex, opened: &[Opened]) -> Result<()> {
-    let names = |source: &'_ Opened| -> HashSet<String> {
-        let tied = source.laid.tied.iter().map(|(name, _)| name);
-        let stored = source.laid.stored.iter().map(|stored| &stored.name);
-        stored.chain(tied).cloned().collect()
-    };
-    let names: Vec<HashSet<String>> = opened.iter().map(names).collect();
+    let names: Vec<HashSet<&str>> = opened.iter().map(Opened::keys).collect();
     for (name, shard) in index.entries() {
         if !names[shard].contains(name) {
             let message = format!(
