@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use tensorhold_convert::gguf::Blocks;
 use tensorhold_convert::{Finding, Foreign, Laid, Lie, Limits, Node, NodeId};
 use tensorhold_core::{
-    Dtype, Error, ErrorKind, Result, ShardIndex, Sink, TensorSpec, shape_size_bytes,
+    Dtype, Error, ErrorKind, Result, Rules, ShardIndex, Sink, TensorSpec, shape_size_bytes,
 };
 use tensorhold_io::{AtomicFile, io_error};
 use tensorhold_quant::can_cast;
 
 use crate::checkpoint::{Checkpoint, read_index};
-use crate::file::{Backend, OpenOptions};
+use crate::file::{Backend, File, OpenOptions};
 use crate::foreign::{ForeignFile, Streamed, Streamer, TREE_KEY, metadata_of};
 use crate::save::{SaveOptions, save_streamed, save_streamed_shards, shard_target};
 
@@ -145,7 +145,8 @@ struct Opened {
 
 impl Opened {
     fn open(path: &Path, options: &ConvertOptions) -> Result<Opened> {
-        let mut file = ForeignFile::open(path, options.limits.clone())?;
+        let mut file = ForeignFile::open(path, options.limits.clone())
+            .map_err(|error| explained(path, error))?;
         let blocks = match options.dequantize {
             true => take_blocks(file.foreign_mut()),
             false => HashMap::new(),
@@ -205,6 +206,33 @@ impl Opened {
             }
         }
         n_values
+    }
+}
+
+/// For a file that is not certainly of a foreign format, what it is instead.
+fn explained(path: &Path, error: Error) -> Error {
+    if error.kind() != ErrorKind::ForeignFormat || ForeignFile::is_certain(path) {
+        return error;
+    }
+    let options = OpenOptions {
+        rules: Rules::Compatible,
+        backend: Backend::Pread,
+    };
+    match File::open(path, &options) {
+        Ok(_) => {
+            let message = "this is a safetensors file already";
+            Error::new(ErrorKind::InvalidArgument, message)
+                .with_file(path.to_string_lossy())
+                .with_hint("`tensorhold merge` and `tensorhold shard` write it in other files")
+        }
+        // What looks like a pickle or a message pack has been read as one, and that says more.
+        Err(other)
+            if other.message().starts_with("a pickle") || other.message().starts_with("a Flax") =>
+        {
+            error
+        }
+        Err(other) if other.kind() == ErrorKind::ForeignFormat => other,
+        Err(_) => error,
     }
 }
 

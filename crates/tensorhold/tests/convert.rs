@@ -203,4 +203,13 @@ fn what_is_not_there_is_refused_with_what_is() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     let error = convert(folder.path(), &target, &ConvertOptions::default()).unwrap_err();
     assert!(error.message().contains("pytorch_model.bin"), "{error}");
+    let other = folder.path().join("y.safetensors");
+    let error = convert(&target, &other, &ConvertOptions::default()).unwrap_err();
+    assert!(
+        error.message().contains("safetensors file already"),
+        "{error}"
+    );
+    fs::write(&source, "import os\nprint('hello')\n".repeat(40)).unwrap();
+    let error = convert(&source, &other, &ConvertOptions::default()).unwrap_err();
+    assert!(error.message().starts_with("a text file"), "{error}");
 }
