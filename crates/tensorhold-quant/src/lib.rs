@@ -1,4 +1,5 @@
-//! What the numbers in a tensor's bytes are worth, and the same numbers in another format.
+//! What the numbers in a tensor's bytes are worth, and the same numbers in another format: [`cast`] for floats,
+//! [`codec`] for the parts that quantized weights are made of.
 //!
 //! ```
 //! use tensorhold_core::Dtype;
@@ -14,5 +15,6 @@
 //! bytes out.
 
 mod cast;
+pub mod codec;
 
 pub use cast::{can_cast, cast};

@@ -6,7 +6,7 @@
 use super::single;
 
 /// A float type that elements can be read from.
-pub(super) trait Decode {
+pub(crate) trait Decode {
     /// One element, little-endian.
     type Bytes: Copy;
 
@@ -29,7 +29,7 @@ pub(super) fn decode_all<T: Decode>(bytes: &[u8], into: &mut [[u8; 4]]) {
 macro_rules! decoders {
     ($($(#[$doc:meta])* $name:ident: $bits:ty => $decode:expr;)*) => {$(
         $(#[$doc])*
-        pub(super) struct $name;
+        pub(crate) struct $name;
 
         impl Decode for $name {
             type Bytes = [u8; size_of::<$bits>()];
@@ -105,7 +105,7 @@ fn unsigned_zero<const MANTISSA: u32, const BIAS: u32>(bits: u8) -> u32 {
 
 /// The F32 of a finite magnitude.
 #[inline(always)]
-fn finite<const MANTISSA: u32, const BIAS: u32>(magnitude: u32) -> u32 {
+pub(crate) fn finite<const MANTISSA: u32, const BIAS: u32>(magnitude: u32) -> u32 {
     let normal = (magnitude << (23 - MANTISSA)) + ((127 - BIAS) << 23);
     // A float whose last place is worth as much as that of the small type's subnormals: they are a count
     // of it. No subnormal F32 is computed with, which some processors do slowly.

@@ -10,7 +10,7 @@
 //! checks. PyTorch has two NaNs for F64 to BF16, 0xffff in whole vectors and 0x7fc0 in what is left at the end
 //! of a stretch; here it is always the first. F32 to BF16 has 0xffff in both.
 
-mod decode;
+pub(crate) mod decode;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod half;

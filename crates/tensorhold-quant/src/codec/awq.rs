@@ -1,0 +1,35 @@
+//! Eight codes of 4 bits in a word: its lower half has those of even places, its upper half the others.
+//!
+//! # Source
+//! The GEMM layout of AutoAWQ, where a word is 8 columns of a row.
+
+use super::unit::{self, Lead};
+
+/// The number of codes in a word.
+pub(super) const CODES: u64 = 8;
+
+/// Fills `into` with the codes from `first` on; `packed` starts with the word which that one is in.
+pub(super) fn unpack(packed: &[u8], first: u64, into: &mut [u8]) {
+    let lead = Lead {
+        codes: (first % CODES) as usize,
+        bytes: 0,
+    };
+    unit::unpack(packed, lead, into, |word| {
+        let word = u64::from(u32::from_le_bytes(word));
+        (spread(word & 0xffff) | spread(word >> 16) << 8).to_le_bytes()
+    });
+}
+
+/// Fills `into` with all `codes`.
+pub(super) fn pack(codes: &[u8], into: &mut [u8]) {
+    unit::pack(codes, into, |[a, b, c, d, e, f, g, h]| {
+        [a | c << 4, e | g << 4, b | d << 4, f | h << 4]
+    });
+}
+
+/// The four nibbles of a half word, each in 16 bits.
+#[inline(always)]
+fn spread(nibbles: u64) -> u64 {
+    let twos = (nibbles | nibbles << 24) & 0x0000_00ff_0000_00ff;
+    (twos | twos << 12) & 0x000f_000f_000f_000f
+}
