@@ -9,7 +9,13 @@ use super::half;
 ///
 /// **Invariant:** only this module makes one, and only of a [`Kind`] that was detected.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Level(Kind);
+pub(crate) struct Level(Kind);
+
+/// Loops that are compiled once for every level.
+pub(crate) trait Work {
+    /// Does it. Only what is inlined here gains by the level, so that this and what it calls is `inline(always)`.
+    fn run(self);
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -23,7 +29,7 @@ enum Kind {
 
 impl Level {
     /// The best that this processor has.
-    pub(super) fn detect() -> Level {
+    pub(crate) fn detect() -> Level {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f")
@@ -42,7 +48,7 @@ impl Level {
 
     /// All that this processor has, the best last.
     #[cfg(test)]
-    pub(super) fn available() -> Vec<Level> {
+    pub(crate) fn available() -> Vec<Level> {
         let mut levels = vec![Level(Kind::Portable)];
         #[cfg(target_arch = "x86_64")]
         {
@@ -50,6 +56,20 @@ impl Level {
             levels.extend(matches!(Level::detect().0, Kind::Avx512).then(Level::detect));
         }
         levels
+    }
+
+    /// Does `work` with these instructions.
+    pub(crate) fn run(self, work: impl Work) {
+        match self.0 {
+            Kind::Portable => work.run(),
+            // SAFETY: the function is safe but for needing AVX2, and by the invariant of `Level` this
+            // kind exists only where `has_avx2` found it.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { run_avx2(work) },
+            // SAFETY: as above; this kind exists only where all four of its features were found.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => unsafe { run_avx512(work) },
+        }
     }
 
     /// [`decode_all`] with these instructions.
@@ -111,6 +131,18 @@ impl Level {
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn run_avx2(work: impl Work) {
+    work.run();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn run_avx512(work: impl Work) {
+    work.run();
 }
 
 #[cfg(target_arch = "x86_64")]

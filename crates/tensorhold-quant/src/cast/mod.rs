@@ -14,7 +14,7 @@ pub(crate) mod decode;
 mod encode;
 #[cfg(target_arch = "x86_64")]
 mod half;
-mod level;
+pub(crate) mod level;
 mod single;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 
 use tensorhold_core::Dtype;
 
-use crate::cast::decode::{Decode, F8E4m3, F8E4m3Fnuz, F8E5m2, F8E5m2Fnuz, finite};
+use crate::cast::decode::{self, F8E4m3, F8E4m3Fnuz, F8E5m2, F8E5m2Fnuz, finite};
+use crate::cast::level::{Level, Work};
 
 /// A float of 4, 6 or 8 bits, whose code is in the low bits of a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,7 +77,26 @@ impl FloatCode {
     ///
     /// Every number of these is one of F32. A NaN is quiet but for those of the `Fnuz` ones, as in a cast.
     pub fn decode(self, codes: &[u8], into: &mut [f32]) {
-        match self {
+        Level::detect().run(Decode {
+            code: self,
+            codes,
+            into,
+        });
+    }
+}
+
+/// What [`FloatCode::decode`] does.
+struct Decode<'a> {
+    code: FloatCode,
+    codes: &'a [u8],
+    into: &'a mut [f32],
+}
+
+impl Work for Decode<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Decode { code, codes, into } = self;
+        match code {
             E2m1 => decode_as(codes, into, signed::<1, 1, 4>),
             E2m3 => decode_as(codes, into, signed::<3, 1, 6>),
             E3m2 => decode_as(codes, into, signed::<2, 3, 6>),
@@ -103,6 +123,31 @@ fn signed<const MANTISSA: u32, const BIAS: u32, const WIDTH: u32>(code: u8) -> u
 }
 
 #[inline(always)]
-fn whole_byte<T: Decode<Bytes = [u8; 1]>>(code: u8) -> u32 {
+fn whole_byte<T: decode::Decode<Bytes = [u8; 1]>>(code: u8) -> u32 {
     T::decode([code])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_of_the_processor_has_the_same_numbers() {
+        let codes: Vec<u8> = (0..=255).chain(3..80).collect();
+        for code in [E2m1, E2m3, E3m2, E4m3, E5m2, E4m3Fnuz, E5m2Fnuz] {
+            for level in Level::available() {
+                let mut values = vec![0.0; codes.len()];
+                level.run(Decode {
+                    code,
+                    codes: &codes,
+                    into: &mut values,
+                });
+                let one_by_one = codes.iter().map(|&one| code.value(one).to_bits());
+                assert!(
+                    one_by_one.eq(values.iter().map(|value| value.to_bits())),
+                    "{code:?}"
+                );
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@
 //! # Source
 //! GPTQ, compressed-tensors, MLX, and the nibbles of the OCP formats.
 
-use super::unit::{self, Lead};
+use super::unit::{self, Lead, Unit};
 
 /// Runs a function for the codes of `bits` bits that fill whole bytes: it is given the bits, the number of codes
 /// and that of bytes.
@@ -27,15 +27,18 @@ macro_rules! with_width {
 }
 
 /// Fills `into` with the codes from `first` on; `packed` starts with the byte in which that one starts.
+#[inline(always)]
 pub(super) fn unpack(bits: u32, packed: &[u8], first: u64, into: &mut [u8]) {
     with_width!(bits, unpack_as(packed, first, into));
 }
 
 /// Fills `into` with all `codes`.
+#[inline(always)]
 pub(super) fn pack(bits: u32, codes: &[u8], into: &mut [u8]) {
     with_width!(bits, pack_as(codes, into));
 }
 
+#[inline(always)]
 fn unpack_as<const BITS: usize, const CODES: usize, const BYTES: usize>(
     packed: &[u8],
     first: u64,
@@ -44,18 +47,30 @@ fn unpack_as<const BITS: usize, const CODES: usize, const BYTES: usize>(
     let codes = (first % CODES as u64) as usize;
     let bytes = codes * BITS / 8;
     let lead = Lead { codes, bytes };
-    unit::unpack::<CODES, BYTES>(packed, lead, into, |bytes| {
-        take(spread::<BITS>(word(&bytes)).to_le_bytes())
-    });
+    unit::unpack::<Dense<BITS>, CODES, BYTES>(packed, lead, into);
 }
 
+#[inline(always)]
 fn pack_as<const BITS: usize, const CODES: usize, const BYTES: usize>(
     codes: &[u8],
     into: &mut [u8],
 ) {
-    unit::pack::<CODES, BYTES>(codes, into, |codes| {
+    unit::pack::<Dense<BITS>, CODES, BYTES>(codes, into);
+}
+
+/// As many codes of `BITS` bits, up to 8, as fill whole bytes.
+struct Dense<const BITS: usize>;
+
+impl<const BITS: usize, const CODES: usize, const BYTES: usize> Unit<CODES, BYTES> for Dense<BITS> {
+    #[inline(always)]
+    fn unpack(bytes: [u8; BYTES]) -> [u8; CODES] {
+        take(spread::<BITS>(word(&bytes)).to_le_bytes())
+    }
+
+    #[inline(always)]
+    fn pack(codes: [u8; CODES]) -> [u8; BYTES] {
         take(gather::<BITS>(word(&codes)).to_le_bytes())
-    });
+    }
 }
 
 /// Up to 8 bytes as the low ones of a word.

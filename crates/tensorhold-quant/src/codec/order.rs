@@ -5,6 +5,8 @@ use core::ops::Range;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, Result};
 
+use crate::cast::level::{Level, Work};
+
 use super::strided::Strided;
 use super::{awq, high_first, lsb, padded, planar};
 
@@ -210,14 +212,13 @@ impl BitOrder {
                 ),
             ));
         }
-        match self.0 {
-            _ if into.is_empty() => {}
-            Lsb(bits) | LsbWords(bits) => lsb::unpack(bits, packed, first, into),
-            Padded(bits) => padded::unpack(bits, packed, first, into),
-            Planar(bits) => planar::unpack(bits, packed, first, into),
-            Awq => awq::unpack(packed, first, into),
-            Strided(strided) => strided.unpack(packed, first, into),
-            HighFirst => high_first::unpack(packed, first, into),
+        if !into.is_empty() {
+            Level::detect().run(Unpack {
+                kind: self.0,
+                packed,
+                first,
+                into,
+            });
         }
         Ok(())
     }
@@ -243,14 +244,11 @@ impl BitOrder {
             ));
         }
         check_codes(self.width_bits(), codes)?;
-        match self.0 {
-            Lsb(bits) | LsbWords(bits) => lsb::pack(bits, codes, into),
-            Padded(bits) => padded::pack(bits, codes, into),
-            Planar(bits) => planar::pack(bits, codes, into),
-            Awq => awq::pack(codes, into),
-            Strided(strided) => strided.pack(codes, into),
-            HighFirst => high_first::pack(codes, into),
-        }
+        Level::detect().run(Pack {
+            kind: self.0,
+            codes,
+            into,
+        });
         Ok(())
     }
 
@@ -261,6 +259,56 @@ impl BitOrder {
             _ => (awq::CODES, 4),
         };
         Units { codes, bytes }
+    }
+}
+
+/// What [`BitOrder::unpack`] does once all lengths are right.
+struct Unpack<'a> {
+    kind: Kind,
+    packed: &'a [u8],
+    first: u64,
+    into: &'a mut [u8],
+}
+
+impl Work for Unpack<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Unpack {
+            packed,
+            first,
+            into,
+            ..
+        } = self;
+        match self.kind {
+            Lsb(bits) | LsbWords(bits) => lsb::unpack(bits, packed, first, into),
+            Padded(bits) => padded::unpack(bits, packed, first, into),
+            Planar(bits) => planar::unpack(bits, packed, first, into),
+            Awq => awq::unpack(packed, first, into),
+            Strided(strided) => strided.unpack(packed, first, into),
+            HighFirst => high_first::unpack(packed, first, into),
+        }
+    }
+}
+
+/// What [`BitOrder::pack`] does once all lengths are right and all codes fit.
+struct Pack<'a> {
+    kind: Kind,
+    codes: &'a [u8],
+    into: &'a mut [u8],
+}
+
+impl Work for Pack<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Pack { codes, into, .. } = self;
+        match self.kind {
+            Lsb(bits) | LsbWords(bits) => lsb::pack(bits, codes, into),
+            Padded(bits) => padded::pack(bits, codes, into),
+            Planar(bits) => planar::pack(bits, codes, into),
+            Awq => awq::pack(codes, into),
+            Strided(strided) => strided.pack(codes, into),
+            HighFirst => high_first::pack(codes, into),
+        }
     }
 }
 
@@ -327,4 +375,46 @@ fn past_the_end(strided: Strided, n_codes: u64) -> Error {
             strided.n_parts()
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_of_the_processor_does_the_same() {
+        let packed: Vec<u8> = (0u32..4000)
+            .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        let mut orders = vec![BitOrder::AWQ, BitOrder::HIGH_NIBBLE_FIRST];
+        for bits in 1..=8 {
+            let plain = [BitOrder::lsb, BitOrder::padded, BitOrder::planar];
+            orders.extend(plain.map(|order| order(bits).expect("it has 1 to 8 bits")));
+            orders.extend(BitOrder::strided(bits, PartOrder::LowFirst, 600));
+        }
+        for order in orders {
+            for first in [0, 7, 32] {
+                let range = first..first + 500;
+                let range = order.bytes_of(range).expect("it is short").len() as usize;
+                let mut seen = Vec::new();
+                for level in Level::available() {
+                    let mut codes = vec![0; 500];
+                    level.run(Unpack {
+                        kind: order.0,
+                        packed: &packed[..range],
+                        first,
+                        into: &mut codes,
+                    });
+                    let mut again = vec![0; order.size_bytes(500).expect("it is short") as usize];
+                    level.run(Pack {
+                        kind: order.0,
+                        codes: &codes,
+                        into: &mut again,
+                    });
+                    seen.push((codes, again));
+                }
+                assert!(seen.iter().all(|one| *one == seen[0]), "{order} at {first}");
+            }
+        }
+    }
 }

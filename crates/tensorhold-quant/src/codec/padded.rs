@@ -3,7 +3,7 @@
 //! # Source
 //! compressed-tensors before June 2026, for 3, 5, 6 and 7 bits.
 
-use super::unit::{self, Lead};
+use super::unit::{self, Lead, Unit};
 
 /// The number of codes in a word.
 pub(super) const fn codes_in_word(bits: u32) -> u64 {
@@ -27,32 +27,50 @@ macro_rules! with_width {
 }
 
 /// Fills `into` with the codes from `first` on; `packed` starts with the word which that one is in.
+#[inline(always)]
 pub(super) fn unpack(bits: u32, packed: &[u8], first: u64, into: &mut [u8]) {
     with_width!(bits, unpack_as(packed, first, into));
 }
 
 /// Fills `into` with all `codes`.
+#[inline(always)]
 pub(super) fn pack(bits: u32, codes: &[u8], into: &mut [u8]) {
     with_width!(bits, pack_as(codes, into));
 }
 
+#[inline(always)]
 fn unpack_as<const BITS: usize, const CODES: usize>(packed: &[u8], first: u64, into: &mut [u8]) {
     let lead = Lead {
         codes: (first % CODES as u64) as usize,
         bytes: 0,
     };
-    unit::unpack::<CODES, 4>(packed, lead, into, |word| {
-        let word = u32::from_le_bytes(word);
-        core::array::from_fn(|place| (word >> (BITS * place) & ((1 << BITS) - 1)) as u8)
-    });
+    unit::unpack::<Word<BITS>, CODES, 4>(packed, lead, into);
 }
 
+#[inline(always)]
 fn pack_as<const BITS: usize, const CODES: usize>(codes: &[u8], into: &mut [u8]) {
-    unit::pack::<CODES, 4>(codes, into, |codes| {
-        let places = codes.iter().enumerate();
-        let word = places.fold(0, |word, (place, code)| {
-            word | u32::from(*code) << (BITS * place)
-        });
+    unit::pack::<Word<BITS>, CODES, 4>(codes, into);
+}
+
+struct Word<const BITS: usize>;
+
+impl<const BITS: usize, const CODES: usize> Unit<CODES, 4> for Word<BITS> {
+    #[inline(always)]
+    fn unpack(word: [u8; 4]) -> [u8; CODES] {
+        let word = u32::from_le_bytes(word);
+        let mut codes = [0; CODES];
+        for (place, code) in codes.iter_mut().enumerate() {
+            *code = (word >> (BITS * place) & ((1 << BITS) - 1)) as u8;
+        }
+        codes
+    }
+
+    #[inline(always)]
+    fn pack(codes: [u8; CODES]) -> [u8; 4] {
+        let mut word = 0;
+        for (place, code) in codes.iter().enumerate() {
+            word |= u32::from(*code) << (BITS * place);
+        }
         word.to_le_bytes()
-    });
+    }
 }

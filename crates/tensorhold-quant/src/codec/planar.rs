@@ -7,7 +7,7 @@
 //! GPTQModel, for 3, 5, 6 and 7 bits. Codes of 1, 2, 4 and 8 bits are one plane, which is the plain order.
 
 use super::lsb::{gather, spread, word};
-use super::unit::{self, Lead};
+use super::unit::{self, Lead, Unit};
 
 /// The number of codes in a unit.
 pub(super) const CODES: u64 = 32;
@@ -31,21 +31,36 @@ macro_rules! with_width {
 }
 
 /// Fills `into` with the codes from `first` on; `packed` starts with the first word of that one's unit.
+#[inline(always)]
 pub(super) fn unpack(bits: u32, packed: &[u8], first: u64, into: &mut [u8]) {
     with_width!(bits, unpack_as(packed, first, into));
 }
 
 /// Fills `into` with all `codes`.
+#[inline(always)]
 pub(super) fn pack(bits: u32, codes: &[u8], into: &mut [u8]) {
     with_width!(bits, pack_as(codes, into));
 }
 
+#[inline(always)]
 fn unpack_as<const BITS: usize, const BYTES: usize>(packed: &[u8], first: u64, into: &mut [u8]) {
     let lead = Lead {
         codes: (first % CODES) as usize,
         bytes: 0,
     };
-    unit::unpack::<{ CODES as usize }, BYTES>(packed, lead, into, |bytes| {
+    unit::unpack::<Planes<BITS>, { CODES as usize }, BYTES>(packed, lead, into);
+}
+
+#[inline(always)]
+fn pack_as<const BITS: usize, const BYTES: usize>(codes: &[u8], into: &mut [u8]) {
+    unit::pack::<Planes<BITS>, { CODES as usize }, BYTES>(codes, into);
+}
+
+struct Planes<const BITS: usize>;
+
+impl<const BITS: usize, const BYTES: usize> Unit<{ CODES as usize }, BYTES> for Planes<BITS> {
+    #[inline(always)]
+    fn unpack(bytes: [u8; BYTES]) -> [u8; CODES as usize] {
         let mut octets = [0; OCTETS];
         let planes = &bytes[..];
         let planes = unpack_plane::<BITS, 8>(planes, &mut octets);
@@ -57,7 +72,18 @@ fn unpack_as<const BITS: usize, const BYTES: usize>(packed: &[u8], first: u64, i
             *codes = octet.to_le_bytes();
         }
         codes
-    });
+    }
+
+    #[inline(always)]
+    fn pack(codes: [u8; CODES as usize]) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        let planes = &mut bytes[..];
+        let planes = pack_plane::<BITS, 8>(&codes, planes);
+        let planes = pack_plane::<BITS, 4>(&codes, planes);
+        let planes = pack_plane::<BITS, 2>(&codes, planes);
+        pack_plane::<BITS, 1>(&codes, planes);
+        bytes
+    }
 }
 
 /// Adds the plane of `WIDTH` bits to the codes, if they have it, and returns the planes after it.
@@ -74,18 +100,6 @@ fn unpack_plane<'a, const BITS: usize, const WIDTH: usize>(
         *octet |= spread::<WIDTH>(word(bits)) << bits_below(BITS, WIDTH);
     }
     after
-}
-
-fn pack_as<const BITS: usize, const BYTES: usize>(codes: &[u8], into: &mut [u8]) {
-    unit::pack::<{ CODES as usize }, BYTES>(codes, into, |codes| {
-        let mut bytes = [0; BYTES];
-        let planes = &mut bytes[..];
-        let planes = pack_plane::<BITS, 8>(&codes, planes);
-        let planes = pack_plane::<BITS, 4>(&codes, planes);
-        let planes = pack_plane::<BITS, 2>(&codes, planes);
-        pack_plane::<BITS, 1>(&codes, planes);
-        bytes
-    });
 }
 
 /// Writes the plane of `WIDTH` bits, if the codes have it, and returns the room after it.

@@ -1,5 +1,7 @@
 //! Scales of one byte, E8M0: two to the power of the byte less 127.
 
+use crate::cast::level::{Level, Work};
+
 /// What the byte 0xff is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AllOnes {
@@ -43,14 +45,11 @@ impl E8m0 {
 
     /// Writes the numbers that `codes` are into `into`, as many as there are of both.
     pub fn decode(self, codes: &[u8], into: &mut [f32]) {
-        let (zero, ones) = (self.of_zero(), self.of_ones());
-        for (code, value) in codes.iter().zip(into) {
-            *value = match code {
-                0 => zero,
-                0xff => ones,
-                _ => f32::from_bits(u32::from(*code) << 23),
-            };
-        }
+        Level::detect().run(Decode {
+            scales: self,
+            codes,
+            into,
+        });
     }
 
     #[inline(always)]
@@ -66,6 +65,22 @@ impl E8m0 {
         match self.all_ones {
             AllOnes::Nan => f32::NAN,
             AllOnes::Infinity => f32::INFINITY,
+        }
+    }
+}
+
+/// What [`E8m0::decode`] does.
+struct Decode<'a> {
+    scales: E8m0,
+    codes: &'a [u8],
+    into: &'a mut [f32],
+}
+
+impl Work for Decode<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (code, value) in self.codes.iter().zip(self.into) {
+            *value = self.scales.value(*code);
         }
     }
 }

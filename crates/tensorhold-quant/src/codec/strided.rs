@@ -35,6 +35,7 @@ impl Strided {
 
     /// Fills `into` with the codes from `first` on; `packed` starts with the container of that one, or with the
     /// first of all where the codes are of more than one part.
+    #[inline(always)]
     pub(super) fn unpack(self, packed: &[u8], first: u64, into: &mut [u8]) {
         let (mut part, place) = (first / self.part_codes, first % self.part_codes);
         let in_part = (self.part_codes - place).min(into.len() as u64) as usize;
@@ -51,6 +52,7 @@ impl Strided {
         }
     }
 
+    #[inline(always)]
     fn unpack_part(self, part: u64, packed: &[u8], into: &mut [u8]) {
         let (shift, mask) = (self.shift(part), (1u32 << self.bits) - 1);
         if self.container_bytes() == 1 {
@@ -66,6 +68,7 @@ impl Strided {
     }
 
     /// Fills `into` with all `codes`.
+    #[inline(always)]
     pub(super) fn pack(self, codes: &[u8], into: &mut [u8]) {
         into.fill(0);
         let part_codes = usize::try_from(self.part_codes.max(1)).unwrap_or(usize::MAX);
