@@ -203,6 +203,35 @@ proptest! {
     }
 
     #[test]
+    fn rows_are_runs_down_the_columns(
+        n_columns in 1usize..40,
+        codes in vec(any::<u8>(), 0..3000),
+        cut in any::<[prop::sample::Index; 2]>(),
+    ) {
+        let n_rows = codes.len() / n_columns;
+        for Case { order, .. } in cases(n_rows) {
+            let Ok(words) = order.rows_of(0..n_rows as u64) else { continue };
+            let codes = fitting(order, &codes[..n_rows * n_columns]);
+            let row_bytes = n_columns * 4;
+            let mut packed = vec![0xa5; words.end as usize * row_bytes];
+            order.pack_rows(&codes, n_columns, &mut packed).unwrap();
+            for column in 0..n_columns {
+                let run: Vec<u8> = codes.iter().skip(column).step_by(n_columns).copied().collect();
+                let words = packed.as_chunks::<4>().0.iter().skip(column).step_by(n_columns);
+                let words: Vec<[u8; 4]> = words.copied().collect();
+                prop_assert_eq!(words.as_flattened(), &pack(order, &run), "{}", order);
+            }
+            let mut cut = cut.map(|cut| cut.index(n_rows + 1));
+            cut.sort_unstable();
+            let words = order.rows_of(cut[0] as u64..cut[1] as u64).unwrap();
+            let packed = &packed[words.start as usize * row_bytes..words.end as usize * row_bytes];
+            let mut part = vec![0xa5; (cut[1] - cut[0]) * n_columns];
+            order.unpack_rows(packed, n_columns, cut[0] as u64, &mut part).unwrap();
+            prop_assert_eq!(&part, &codes[cut[0] * n_columns..cut[1] * n_columns], "{}", order);
+        }
+    }
+
+    #[test]
     fn a_part_of_a_strided_run_needs_its_own_places_only(start in 0u64..40, len in 1u64..40) {
         let order = BitOrder::strided(2, PartOrder::LowFirst, 40).unwrap();
         let end = (start + len).min(40);
@@ -266,6 +295,39 @@ fn a_refusal_says_what_does_not_fit() {
 }
 
 #[test]
+fn a_refusal_of_rows_says_what_does_not_fit() {
+    use ErrorKind::InvalidArgument;
+    let order = BitOrder::lsb_words(3).unwrap();
+    check(
+        BitOrder::HIGH_NIBBLE_FIRST.rows_of(0..2),
+        InvalidArgument,
+        "the order high_nibble_first has no words, and cannot go down the columns of a matrix",
+    );
+    check(
+        order.unpack_rows(&[0; 8], 2, 9, &mut [0; 4]),
+        InvalidArgument,
+        "rows 9..11 in the order lsb_words(3) lie in 2 rows of 2 words, but there are 8 bytes",
+    );
+    check(
+        order.pack_rows(&[0; 7], 2, &mut [0; 8]),
+        InvalidArgument,
+        "7 codes are no rows of 2 columns",
+    );
+    check(
+        order.pack_rows(&[0, 8], 2, &mut [0; 8]),
+        InvalidArgument,
+        "code 8 at place 1 does not fit in 3 bits",
+    );
+    check(
+        order.unpack_rows(&[], 0, 0, &mut [0; 1]),
+        InvalidArgument,
+        "1 codes are no rows of 0 columns",
+    );
+    order.unpack_rows(&[], 0, 5, &mut []).unwrap();
+    order.pack_rows(&[], 3, &mut []).unwrap();
+}
+
+#[test]
 fn the_largest_numbers_are_counted_or_refused() {
     for case in cases(100) {
         for start in [0, 1, u64::MAX / 8, u64::MAX - 1, u64::MAX] {
@@ -276,6 +338,12 @@ fn the_largest_numbers_are_counted_or_refused() {
             }
             let unpacked = case.order.unpack(&[0; 4], start, &mut [0; 9000]);
             assert!(unpacked.is_err(), "{}", case.order);
+            let unpacked = case.order.unpack_rows(&[0; 4], 1, start, &mut [0; 9000]);
+            assert!(unpacked.is_err(), "{}", case.order);
+            // One word may have the very last codes that can be counted.
+            let _ = case
+                .order
+                .unpack_rows(&[0; 4], 1, start - start.min(1), &mut [0]);
         }
     }
     for part in [u64::MAX, u64::MAX / 2, u64::MAX / 4] {

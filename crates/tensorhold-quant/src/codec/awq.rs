@@ -3,6 +3,7 @@
 //! # Source
 //! The GEMM layout of AutoAWQ, where a word is 8 columns of a row.
 
+use super::rows::{Piece, Pieces};
 use super::unit::{self, Lead, Unit};
 
 /// The number of codes in a word.
@@ -22,6 +23,20 @@ pub(super) fn unpack(packed: &[u8], first: u64, into: &mut [u8]) {
 #[inline(always)]
 pub(super) fn pack(codes: &[u8], into: &mut [u8]) {
     unit::pack::<Word, { CODES as usize }, 4>(codes, into);
+}
+
+/// Where a code lies in the words of a column.
+#[inline(always)]
+pub(super) fn pieces(code: u64) -> Pieces {
+    let place = (code % CODES) as u32;
+    let shift = place / 2 * 4 + place % 2 * 16;
+    let piece = Piece {
+        word: code / CODES,
+        shift,
+        width: 4,
+        place: 0,
+    };
+    [Some(piece), None, None]
 }
 
 struct Word;

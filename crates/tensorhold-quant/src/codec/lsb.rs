@@ -7,6 +7,7 @@
 //! # Source
 //! GPTQ, compressed-tensors, MLX, and the nibbles of the OCP formats.
 
+use super::rows::{Piece, Pieces};
 use super::unit::{self, Lead, Unit};
 
 /// Runs a function for the codes of `bits` bits that fill whole bytes: it is given the bits, the number of codes
@@ -71,6 +72,29 @@ impl<const BITS: usize, const CODES: usize, const BYTES: usize> Unit<CODES, BYTE
     fn pack(codes: [u8; CODES]) -> [u8; BYTES] {
         take(gather::<BITS>(word(&codes)).to_le_bytes())
     }
+}
+
+/// Where a code lies in the words of a column.
+#[inline(always)]
+pub(super) fn pieces(bits: u32, code: u64) -> Pieces {
+    let (word, shift) = (
+        code * u64::from(bits) / 32,
+        (code * u64::from(bits) % 32) as u32,
+    );
+    let width = bits.min(32 - shift);
+    let low = Piece {
+        word,
+        shift,
+        width,
+        place: 0,
+    };
+    let high = Piece {
+        word: word + 1,
+        shift: 0,
+        width: bits - width,
+        place: width,
+    };
+    [Some(low), (width < bits).then_some(high), None]
 }
 
 /// Up to 8 bytes as the low ones of a word.

@@ -5,7 +5,8 @@
 //! a code stands for. A [`BlockedScales`] is the order in which the scales of a matrix lie for cuBLAS.
 //!
 //! Codes are one byte each, in the low bits, whatever their width is in the file. One call is one run of codes:
-//! a row whose end is filled up to a word, or a whole tensor where none is.
+//! a row whose end is filled up to a word, or a whole tensor where none is; or rows of a matrix whose columns are
+//! the runs ([`BitOrder::unpack_rows`]).
 //!
 //! # Source
 //! The programs that write each order are named with it. Where the bits of a number are an OCP format, it is the
@@ -20,6 +21,7 @@ mod order;
 mod padded;
 mod planar;
 mod power;
+mod rows;
 mod strided;
 mod table;
 mod unit;

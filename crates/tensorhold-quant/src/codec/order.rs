@@ -25,7 +25,7 @@ use super::{awq, high_first, lsb, padded, planar};
 /// # Ok::<(), tensorhold_core::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BitOrder(Kind);
+pub struct BitOrder(pub(super) Kind);
 
 /// Which part of a strided run the lowest bits of each byte are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ pub enum PartOrder {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+pub(super) enum Kind {
     Lsb(u32),
     LsbWords(u32),
     Padded(u32),
@@ -343,7 +343,7 @@ fn code_width(bits: u32) -> Result<u32> {
     }
 }
 
-fn check_codes(bits: u32, codes: &[u8]) -> Result<()> {
+pub(super) fn check_codes(bits: u32, codes: &[u8]) -> Result<()> {
     let fits = |code: u8| u32::from(code) >> bits == 0;
     if fits(codes.iter().fold(0, |all, code| all | code)) {
         return Ok(());
@@ -359,7 +359,7 @@ fn check_codes(bits: u32, codes: &[u8]) -> Result<()> {
     ))
 }
 
-fn too_many(n_codes: u64) -> Error {
+pub(super) fn too_many(n_codes: u64) -> Error {
     Error::new(
         ErrorKind::Overflow,
         format!("{n_codes} codes have more than 2^64 bits"),

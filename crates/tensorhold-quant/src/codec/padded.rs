@@ -3,6 +3,7 @@
 //! # Source
 //! compressed-tensors before June 2026, for 3, 5, 6 and 7 bits.
 
+use super::rows::{Piece, Pieces};
 use super::unit::{self, Lead, Unit};
 
 /// The number of codes in a word.
@@ -50,6 +51,20 @@ fn unpack_as<const BITS: usize, const CODES: usize>(packed: &[u8], first: u64, i
 #[inline(always)]
 fn pack_as<const BITS: usize, const CODES: usize>(codes: &[u8], into: &mut [u8]) {
     unit::pack::<Word<BITS>, CODES, 4>(codes, into);
+}
+
+/// Where a code lies in the words of a column.
+#[inline(always)]
+pub(super) fn pieces(bits: u32, code: u64) -> Pieces {
+    let word = code / codes_in_word(bits);
+    let shift = (code % codes_in_word(bits)) as u32 * bits;
+    let piece = Piece {
+        word,
+        shift,
+        width: bits,
+        place: 0,
+    };
+    [Some(piece), None, None]
 }
 
 struct Word<const BITS: usize>;

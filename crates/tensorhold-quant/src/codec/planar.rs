@@ -7,6 +7,7 @@
 //! GPTQModel, for 3, 5, 6 and 7 bits. Codes of 1, 2, 4 and 8 bits are one plane, which is the plain order.
 
 use super::lsb::{gather, spread, word};
+use super::rows::{Piece, Pieces};
 use super::unit::{self, Lead, Unit};
 
 /// The number of codes in a unit.
@@ -54,6 +55,26 @@ fn unpack_as<const BITS: usize, const BYTES: usize>(packed: &[u8], first: u64, i
 #[inline(always)]
 fn pack_as<const BITS: usize, const BYTES: usize>(codes: &[u8], into: &mut [u8]) {
     unit::pack::<Planes<BITS>, { CODES as usize }, BYTES>(codes, into);
+}
+
+/// Where a code lies in the words of a column: a piece for each plane.
+#[inline(always)]
+pub(super) fn pieces(bits: u32, code: u64) -> Pieces {
+    let (unit, in_unit) = (code / CODES, (code % CODES) as u32);
+    let mut pieces = [None; 3];
+    let planes = [8, 4, 2, 1].into_iter().filter(|width| bits & width != 0);
+    for (piece, width) in pieces.iter_mut().zip(planes) {
+        // A plane is as many words as it has bits, so that the words before it are the bits before it.
+        let place = bits_below(bits as usize, width as usize) as u32;
+        let codes_in_word = 32 / width;
+        *piece = Some(Piece {
+            word: unit * u64::from(bits) + u64::from(place + in_unit / codes_in_word),
+            shift: in_unit % codes_in_word * width,
+            width,
+            place,
+        });
+    }
+    pieces
 }
 
 struct Planes<const BITS: usize>;
