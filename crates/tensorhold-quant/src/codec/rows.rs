@@ -1,6 +1,7 @@
 //! Matrices of words in which every column is a run of codes.
 //!
-//! A row of codes lies in few rows of words, the same bits of each word, so that whole rows are taken out at once.
+//! A row of codes lies in few rows of words, in the same bits of each word, so that whole rows are taken out at
+//! once.
 //!
 //! # Source
 //! The weights of GPTQ, which are packed along K, and the zero points of compressed-tensors, along N.
@@ -38,7 +39,8 @@ impl Piece {
 pub(super) type Pieces = [Option<Piece>; 3];
 
 impl BitOrder {
-    /// The rows of words that the rows `range` of codes lie in, where every column of a matrix of words of 32 bits is a run.
+    /// The rows of words that the rows `range` of codes lie in, where every column of a matrix of words of 32 bits
+    /// is a run.
     ///
     /// # Errors
     /// `InvalidArgument` when the order is not one of words; else as [`BitOrder::bytes_of`].
@@ -58,8 +60,8 @@ impl BitOrder {
     /// Fills `into` with the rows of codes from `first` on, where every column of a matrix of words is a run.
     ///
     /// # Shapes
-    /// `into` is rows of `n_columns` codes. `packed` is rows of `n_columns` words, those that [`BitOrder::rows_of`] has
-    /// for these rows of codes, and no others.
+    /// `into` is rows of `n_columns` codes. `packed` is rows of `n_columns` words, those that
+    /// [`BitOrder::rows_of`] has for these rows of codes, and no others.
     ///
     /// # Errors
     /// `InvalidArgument` when the lengths are not so, and what `rows_of` refuses.
@@ -84,11 +86,12 @@ impl BitOrder {
         Ok(())
     }
 
-    /// Fills `into` with the rows `codes`, so that every column of a matrix of words is a run; bits of no code become 0.
+    /// Fills `into` with the rows `codes`, so that every column of a matrix of words is a run; bits of no code
+    /// become 0.
     ///
     /// # Shapes
-    /// `codes` is rows of `n_columns` codes, and `into` rows of as many words, as many rows as [`BitOrder::rows_of`] has
-    /// for all rows of codes.
+    /// `codes` is rows of `n_columns` codes, and `into` rows of as many words, as many rows as
+    /// [`BitOrder::rows_of`] has for all rows of codes.
     ///
     /// # Errors
     /// `InvalidArgument` when the lengths are not so, or a code has more bits than the order; what `rows_of` refuses.
