@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from types import GeneratorType
 from typing import Any
@@ -16,7 +17,7 @@ __all__ = ["Steps", "Walk"]
 Steps = Generator[Any, Any, Any]
 
 
-class Walk:
+class Walk(ABC):
     """Makes something of a value by making something of its parts.
 
     `trail` are the steps from the root to where the walk is.
@@ -25,13 +26,13 @@ class Walk:
     def __init__(self) -> None:
         self.trail: list[Any] = []
 
+    @abstractmethod
     def begin(self, value: Any) -> Any:
         """What is made of a value, or `Steps` that go over its parts and end with it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def too_deep(self) -> None:
         """Raises, since the value has more levels than a tree may have."""
-        raise NotImplementedError
 
     def run(self, value: Any) -> Any:
         """What is made of a value."""
