@@ -36,6 +36,8 @@ def fetched_bytes() -> int:
 def page_bytes(path: str, held: dict[str, parallel.Share]) -> int:
     """The bytes of all pages of a file that have a byte of what is held, from its header alone."""
     with open(path, "rb") as file:
+        # Else the system reads ahead, and leaves a mark at which it goes on for the next who reads.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
     pages: set[int] = set()
@@ -55,10 +57,12 @@ def count_fetched(rank: int, path: str, small: str, mesh: dict[str, int], rules:
     parallel.load(small, mesh=mesh, rules=rules)
     least = page_bytes(path, parallel.shares(path, mesh=mesh, rules=rules))
     fetched = 0
+    # What others read of the file meanwhile would be in the page cache after it was evicted.
+    dist.barrier()
     # One after the other, as each finds in the page cache what others have fetched.
     for turn in range(dist.get_world_size()):
         if rank == turn:
-            fetched = _fetched_at_best(path, mesh, rules, least)
+            fetched = _fetched(path, mesh, rules, [path])
         dist.barrier()
     # All at once: what one fetches ahead, another need not.
     if rank == 0:
@@ -68,15 +72,6 @@ def count_fetched(rank: int, path: str, small: str, mesh: dict[str, int], rules:
     dist.all_gather_object(counts, _fetched(path, mesh, rules, []))
     assert 0.95 * least <= fetched <= 1.05 * least, (least, fetched)
     assert sum(counts) <= 1.02 * os.path.getsize(path), counts
-
-
-def _fetched_at_best(path: str, mesh: dict[str, int], rules: dict, least: int) -> int:
-    # In about one load of three hundred the system reads ahead all the same; in three it does not.
-    for _ in range(3):
-        fetched = _fetched(path, mesh, rules, [path])
-        if fetched <= 1.05 * least:
-            break
-    return fetched
 
 
 def _fetched(path: str, mesh: dict[str, int], rules: dict, evicted: list[str]) -> int:
