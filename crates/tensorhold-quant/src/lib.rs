@@ -1,5 +1,6 @@
 //! What the numbers in a tensor's bytes are worth, and the same numbers in another format: [`cast`] for floats,
-//! [`codec`] for the parts that quantized weights are made of.
+//! [`codec`] for the parts that quantized weights are made of, [`scheme`] for what these parts mean together, and
+//! [`dequantize`] for the weights.
 //!
 //! ```
 //! use tensorhold_core::Dtype;
@@ -11,10 +12,12 @@
 //! # Ok::<(), tensorhold_core::Error>(())
 //! ```
 //!
-//! It reads no file, starts no thread, allocates nothing but its errors, and knows no shapes: bytes in,
-//! bytes out.
+//! It reads no file and starts no thread: bytes in, bytes out. Of shapes, [`scheme`] alone knows.
 
 mod cast;
 pub mod codec;
+mod dequant;
+pub mod scheme;
 
 pub use cast::{can_cast, cast};
+pub use dequant::dequantize;

@@ -1,0 +1,324 @@
+//! The bytes of one part that a window needs, read as matrices.
+
+use core::ops::Range;
+use core::slice;
+use std::vec;
+
+use tensorhold_core::{Dtype, Error, ErrorKind, Result};
+
+use super::transpose::transpose;
+use crate::cast;
+use crate::codec::{BitOrder, BlockedScales, E8m0};
+use crate::scheme::{Axis, Entries, Need, Number, Numbers, Packed, Stored, Window};
+
+/// The bytes that [`Need`] names.
+pub(super) struct Lent<'a> {
+    stored: &'a Stored,
+    bytes: &'a [u8],
+    ranges: [Range<u64>; 3],
+    /// Room for one run.
+    packed: Vec<u8>,
+    /// Room for codes in the order of the part.
+    codes: Vec<u8>,
+    numbers: Vec<f32>,
+}
+
+impl<'a> Lent<'a> {
+    /// The part `stored`, of which there are `bytes`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when they are more or fewer than `need` says.
+    fn new(stored: &'a Stored, need: Need, bytes: &'a [u8]) -> Result<Lent<'a>> {
+        let wanted = need.size_bytes()?;
+        if wanted != bytes.len() as u64 {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "the window needs {wanted} bytes of part `{}`, but there are {}",
+                    need.part,
+                    bytes.len()
+                ),
+            ));
+        }
+        let (packed, codes, numbers) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Lent {
+            stored,
+            bytes,
+            ranges: need.ranges,
+            packed,
+            codes,
+            numbers,
+        })
+    }
+
+    /// Writes the codes of the one matrix of `window` into `into`, row by row.
+    pub(super) fn codes(&mut self, window: &Window, into: &mut [u8]) -> Result<()> {
+        let Packed { order, along } = self.stored.packed()?;
+        let (entries, across) = match along {
+            Axis::Columns => (&window.columns, &window.rows),
+            Axis::Rows => (&window.rows, &window.columns),
+        };
+        let runs = Runs {
+            matrix: window.experts.start,
+            order,
+            entries: entries.clone(),
+            across: across.clone(),
+        };
+        let is_words = self.stored.width_bytes() == 4 && order.rows_of(0..0).is_ok();
+        let goes_down = self.stored.lines != along && is_words;
+        // Codes that go down come in rows that go across the runs, others in runs.
+        let come_in_rows = goes_down == (along == Axis::Rows);
+        let mut codes = core::mem::take(&mut self.codes);
+        codes.resize(into.len(), 0);
+        let found = if come_in_rows {
+            &mut *into
+        } else {
+            &mut codes[..]
+        };
+        match goes_down {
+            true => self.unpack_down(&runs, found)?,
+            false => self.unpack_runs(&runs, along, found)?,
+        }
+        if !come_in_rows {
+            transpose(&codes, (window.rows.end - window.rows.start) as usize, into);
+        }
+        self.codes = codes;
+        Ok(())
+    }
+
+    /// Writes the codes into `into`, run by run.
+    fn unpack_runs(&mut self, runs: &Runs, along: Axis, into: &mut [u8]) -> Result<()> {
+        let Runs {
+            matrix,
+            order,
+            entries,
+            across,
+        } = runs.clone();
+        let n_entries = (entries.end - entries.start) as usize;
+        let bytes = order.bytes_of(entries.clone())?;
+        let bytes = bytes.start..bytes.end;
+        if n_entries == 0 {
+            return Ok(());
+        }
+        for (place, into) in across.zip(into.chunks_mut(n_entries)) {
+            if self.stored.lines == along {
+                let first = self.ranges[2].start * self.stored.width_bytes();
+                let line = &self.bytes[self.line_start(matrix, place)..];
+                let run = &line[(bytes.start - first) as usize..(bytes.end - first) as usize];
+                order.unpack(run, entries.start, into)?;
+            } else {
+                self.gather(matrix, place, bytes.clone());
+                order.unpack(&self.packed, entries.start, into)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the codes of runs that go down the lines into `into`, line by line.
+    fn unpack_down(&mut self, runs: &Runs, into: &mut [u8]) -> Result<()> {
+        let Runs {
+            matrix,
+            order,
+            entries,
+            across,
+        } = runs.clone();
+        let width = self.stored.width_bytes();
+        let first = self.ranges[2].start;
+        let wanted = (across.start - first) * width..(across.end - first) * width;
+        self.packed.clear();
+        for line in order.rows_of(entries.clone())? {
+            let line = &self.bytes[self.line_start(matrix, line)..];
+            let words = &line[wanted.start as usize..wanted.end as usize];
+            self.packed.extend_from_slice(words);
+        }
+        let n_columns = (across.end - across.start) as usize;
+        order.unpack_rows(&self.packed, n_columns, entries.start, into)
+    }
+
+    /// Fills `self.packed` with these bytes of the run at `place`, which goes down the lines.
+    fn gather(&mut self, matrix: u64, place: u64, bytes: Range<u64>) {
+        let width = self.stored.width_bytes();
+        let at = ((place - self.ranges[2].start) * width) as usize;
+        let lines = bytes.start / width..bytes.end.div_ceil(width);
+        let skipped = (bytes.start - lines.start * width) as usize;
+        self.packed.clear();
+        for line in lines {
+            let start = self.line_start(matrix, line) + at;
+            let element = &self.bytes[start..][..width as usize];
+            self.packed.extend_from_slice(element);
+        }
+        self.packed.drain(..skipped);
+        self.packed.truncate((bytes.end - bytes.start) as usize);
+    }
+
+    /// Writes the numbers of the one matrix of `window` into `into`, row by row.
+    pub(super) fn numbers(
+        &mut self,
+        number: Number,
+        window: &Window,
+        into: &mut [f32],
+    ) -> Result<()> {
+        let n_columns = (window.columns.end - window.columns.start) as usize;
+        if n_columns == 0 {
+            return Ok(());
+        }
+        let mut run = core::mem::take(&mut self.packed);
+        if self.stored.lines == Axis::Columns {
+            for (row, into) in window.rows.clone().zip(into.chunks_mut(n_columns)) {
+                self.entries(window.experts.start, row, &window.columns, &mut run)?;
+                decode(number, &run, into)?;
+            }
+        } else {
+            let mut numbers = core::mem::take(&mut self.numbers);
+            numbers.resize((window.rows.end - window.rows.start) as usize, 0.0);
+            for (place, column) in window.columns.clone().enumerate() {
+                self.entries(window.experts.start, column, &window.rows, &mut run)?;
+                decode(number, &run, &mut numbers)?;
+                let column = into[place..].iter_mut().step_by(n_columns);
+                column
+                    .zip(&numbers)
+                    .for_each(|(into, number)| *into = *number);
+            }
+            self.numbers = numbers;
+        }
+        self.packed = run;
+        Ok(())
+    }
+
+    /// Fills `into` with the bytes of these entries of a line.
+    fn entries(
+        &self,
+        matrix: u64,
+        line: u64,
+        entries: &Range<u64>,
+        into: &mut Vec<u8>,
+    ) -> Result<()> {
+        into.clear();
+        if self.stored.entries == Entries::Tiles {
+            let [_, rows, columns] = &self.ranges;
+            let n_rows = rows.end - rows.start;
+            let places = BlockedScales::new(n_rows, columns.end)?;
+            let tiles = &self.bytes[self.line_start(matrix, rows.start)..];
+            let offsets = entries
+                .clone()
+                .map_while(|entry| places.offset(line - rows.start, entry));
+            into.extend(offsets.map(|offset| tiles[offset as usize]));
+            return Ok(());
+        }
+        let (width, first) = (self.stored.width_bytes(), self.ranges[2].start);
+        let wanted = (entries.start - first) * width..(entries.end - first) * width;
+        let line = &self.bytes[self.line_start(matrix, line)..];
+        into.extend_from_slice(&line[wanted.start as usize..wanted.end as usize]);
+        Ok(())
+    }
+
+    /// All bytes that there are.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Where a line begins in the bytes that there are.
+    fn line_start(&self, matrix: u64, line: u64) -> usize {
+        let [matrices, lines, _] = &self.ranges;
+        let n_lines = lines.end - lines.start;
+        ((matrix - matrices.start) * n_lines + line - lines.start) as usize * self.line_bytes()
+    }
+
+    fn line_bytes(&self) -> usize {
+        ((self.ranges[2].end - self.ranges[2].start) * self.stored.width_bytes()) as usize
+    }
+}
+
+/// Runs of codes of one matrix: of each the same codes.
+#[derive(Clone)]
+struct Runs {
+    matrix: u64,
+    order: BitOrder,
+    entries: Range<u64>,
+    across: Range<u64>,
+}
+
+/// Numbers of a recipe with their bytes.
+pub(super) struct LentNumbers<'a> {
+    lent: Lent<'a>,
+    number: Number,
+}
+
+impl LentNumbers<'_> {
+    /// Writes the numbers of the one matrix of `window` into `into`, row by row.
+    pub(super) fn read(&mut self, window: &Window, into: &mut [f32]) -> Result<()> {
+        self.lent.numbers(self.number, window, into)
+    }
+}
+
+/// The needs of a window with the bytes that are given for them, one after another.
+pub(super) struct Lender<'a, 'b> {
+    needs: vec::IntoIter<Need>,
+    parts: slice::Iter<'b, &'a [u8]>,
+}
+
+impl<'a, 'b> Lender<'a, 'b> {
+    /// # Errors
+    /// `InvalidArgument` when there are more or fewer parts than needs.
+    pub(super) fn new(needs: Vec<Need>, parts: &'b [&'a [u8]]) -> Result<Lender<'a, 'b>> {
+        match needs.len() == parts.len() {
+            true => Ok(Lender {
+                needs: needs.into_iter(),
+                parts: parts.iter(),
+            }),
+            false => Err(wrong_number(needs.len(), parts.len())),
+        }
+    }
+
+    /// The next part, which is `stored`.
+    pub(super) fn lend(&mut self, stored: &'a Stored) -> Result<Lent<'a>> {
+        match (self.needs.next(), self.parts.next()) {
+            (Some(need), Some(bytes)) => Lent::new(stored, need, bytes),
+            _ => Err(wrong_number(1, 0)),
+        }
+    }
+
+    /// The next part, which is `numbers`.
+    pub(super) fn lend_numbers(&mut self, numbers: &'a Numbers) -> Result<LentNumbers<'a>> {
+        let lent = self.lend(&numbers.stored)?;
+        let number = numbers.number;
+        Ok(LentNumbers { lent, number })
+    }
+}
+
+fn wrong_number(n_needs: usize, n_parts: usize) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("the weight has {n_needs} parts, but there are {n_parts}"),
+    )
+}
+
+fn decode(number: Number, bytes: &[u8], into: &mut [f32]) -> Result<()> {
+    match number {
+        Number::Power(power) => E8m0::decode(power, bytes, into),
+        Number::Signed => bytes
+            .iter()
+            .zip(into)
+            .for_each(|(byte, into)| *into = f32::from(*byte as i8)),
+        Number::Unsigned => bytes
+            .iter()
+            .zip(into)
+            .for_each(|(byte, into)| *into = f32::from(*byte)),
+        Number::Float(dtype) => decode_floats(dtype, bytes, into)?,
+    }
+    Ok(())
+}
+
+fn decode_floats(dtype: Dtype, bytes: &[u8], into: &mut [f32]) -> Result<()> {
+    const BLOCK: usize = 64;
+    let width = dtype.width_bytes().unwrap_or(1) as usize;
+    let mut singles = [0; BLOCK * 4];
+    for (bytes, into) in bytes.chunks(BLOCK * width).zip(into.chunks_mut(BLOCK)) {
+        let singles = &mut singles[..into.len() * 4];
+        cast(dtype, bytes, Dtype::F32, singles)?;
+        for (single, into) in singles.as_chunks().0.iter().zip(into) {
+            *into = f32::from_le_bytes(*single);
+        }
+    }
+    Ok(())
+}

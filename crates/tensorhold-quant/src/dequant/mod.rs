@@ -1,0 +1,119 @@
+//! The weights that a recipe makes of the bytes of their parts.
+//!
+//! ```text
+//! for each tile of rows and columns:
+//!     codes, scales, zeros of the tile <- where the recipe says that they lie
+//!     for each row: value of each code as F32; (value - zero) * scale, one group at a time; round to the wanted type
+//! ```
+//!
+//! A weight is computed in F32 and rounded once, to nearest even, as [`cast`] does; a second scale goes into
+//! the first one before that. Only `value * scale + bias` is rounded in between.
+//!
+//! # Source
+//! The programs that the recipes name. Those that compute in the type of the scales (compressed-tensors) have
+//! the same results in that type where it has 16 bits, since no product of a code and such a scale loses bits in F32.
+
+mod lent;
+mod tile;
+mod transpose;
+mod value;
+mod zeros;
+
+use core::ops::Range;
+
+use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
+
+use crate::scheme::{Axis, Recipe, Window};
+use crate::{can_cast, cast};
+use tile::Tiles;
+
+/// Rows and columns of a tile of codes whose lines go along columns.
+const WIDE: [u64; 2] = [32, 2048];
+/// Those of one whose lines go along rows.
+const TALL: [u64; 2] = [128, 1024];
+
+/// Writes the weights of `window` into `into`, as elements of type `to`, row by row and expert by expert.
+///
+/// `parts` are the bytes of the elements that [`Recipe::needs`] names for the window, in its order and no
+/// others.
+///
+/// # Errors
+/// `InvalidSlice` for a window outside of the weight; `InvalidArgument` when there are more or fewer parts or
+/// bytes, when `into` is not as long as the weights, or when `to` is no float of 8 to 64 bits; `InvalidTensor`
+/// when a column's group is none of the groups that there are.
+pub fn dequantize(
+    recipe: &Recipe,
+    window: &Window,
+    parts: &[&[u8]],
+    to: Dtype,
+    into: &mut [u8],
+) -> Result<()> {
+    let width = check(recipe, window, to, into.len())?;
+    let mut tiles = Tiles::new(recipe, window, parts)?;
+    let size = match recipe.codes.lines {
+        Axis::Columns => WIDE,
+        Axis::Rows => TALL,
+    };
+    for tile in tiles_of(window, size) {
+        tiles.weights(&tile, |row, weights| {
+            let at = place(window, &tile, row) * width;
+            let into = &mut into[at..][..weights.len() / 4 * width];
+            cast(Dtype::F32, weights, to, into)
+        })?;
+    }
+    Ok(())
+}
+
+/// The width of an element of the result, if everything fits.
+fn check(recipe: &Recipe, window: &Window, to: Dtype, len: usize) -> Result<usize> {
+    let invalid = |message| Error::new(ErrorKind::InvalidArgument, message);
+    window.check(recipe.size())?;
+    if !can_cast(Dtype::F32, to) {
+        return Err(invalid(format!(
+            "weights cannot become `{to}`: they become floats of 8 to 64 bits"
+        )));
+    }
+    let shape = window.size();
+    let wanted = shape_size_bytes(to, &shape)?;
+    if wanted != len as u64 {
+        return Err(invalid(format!(
+            "weights of {shape:?} take {wanted} bytes as `{to}`, but there is room for {len}"
+        )));
+    }
+    Ok(to.width_bytes().unwrap_or(1) as usize)
+}
+
+/// The tiles of `window` of at most so many rows and columns, none of them empty.
+fn tiles_of(window: &Window, size: [u64; 2]) -> impl Iterator<Item = Window> + use<> {
+    let Window {
+        experts,
+        rows,
+        columns,
+    } = window.clone();
+    experts.flat_map(move |expert| {
+        let columns = columns.clone();
+        pieces(rows.clone(), size[0]).flat_map(move |rows| {
+            pieces(columns.clone(), size[1]).map(move |columns| Window {
+                experts: expert..expert + 1,
+                rows: rows.clone(),
+                columns,
+            })
+        })
+    })
+}
+
+/// The range in pieces that end at multiples of `size`.
+fn pieces(range: Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> {
+    let Range { start, end } = range;
+    let pieces = start / size..end.div_ceil(size);
+    let pieces = pieces.map(move |piece| (piece * size).max(start)..(piece * size + size).min(end));
+    pieces.filter(|piece| !piece.is_empty())
+}
+
+/// The number of weights of `window` before the first of `row` of `tile`.
+fn place(window: &Window, tile: &Window, row: usize) -> usize {
+    let [_, n_rows, n_columns] = window.size();
+    let matrix = tile.experts.start - window.experts.start;
+    let line = matrix * n_rows + tile.rows.start - window.rows.start + row as u64;
+    (line * n_columns + tile.columns.start - window.columns.start) as usize
+}

@@ -1,0 +1,173 @@
+//! One tile after another of a weight, as F32.
+
+use tensorhold_core::{Error, ErrorKind, Result};
+
+use super::lent::{Lender, Lent, LentNumbers};
+use super::value::{Columns, Groups, weigh};
+use super::zeros::LentZeros;
+use crate::scheme::{Effect, Recipe, Window};
+
+/// What the tiles of one window are made of.
+pub(super) struct Tiles<'a> {
+    recipe: &'a Recipe,
+    codes: Lent<'a>,
+    scales: LentNumbers<'a>,
+    global: Option<LentNumbers<'a>>,
+    zeros: LentZeros<'a>,
+    /// The group of every column of the window.
+    group_index: Option<Vec<u32>>,
+    first_column: u64,
+    buffers: Buffers,
+}
+
+/// Room for the codes and groups of a tile, and for the weights of one row.
+#[derive(Default)]
+struct Buffers {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    zeros: Vec<f32>,
+    numbers: Vec<f32>,
+    row: Vec<u8>,
+}
+
+impl<'a> Tiles<'a> {
+    pub(super) fn new(
+        recipe: &'a Recipe,
+        window: &Window,
+        parts: &[&'a [u8]],
+    ) -> Result<Tiles<'a>> {
+        let mut lender = Lender::new(recipe.needs(window)?, parts)?;
+        let (codes, scales) = (
+            lender.lend(&recipe.codes)?,
+            lender.lend_numbers(&recipe.scales)?,
+        );
+        let global = recipe.global.as_ref();
+        let global = global.map(|global| lender.lend_numbers(&global.numbers));
+        let global = global.transpose()?;
+        let zeros = LentZeros::new(&recipe.zeros, &mut lender)?;
+        let index = recipe.group_index.as_ref();
+        let index = index.map(|index| group_index(index.part, lender.lend(index)?.bytes(), recipe));
+        Ok(Tiles {
+            recipe,
+            codes,
+            scales,
+            global,
+            zeros,
+            group_index: index.transpose()?,
+            first_column: window.columns.start,
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Gives `use_` the weights of every row of the one matrix of `tile`, as bytes of F32.
+    pub(super) fn weights(
+        &mut self,
+        tile: &Window,
+        mut use_: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
+        let grid = self.grid(tile);
+        self.read_scales(tile, &grid)?;
+        self.buffers.codes.resize(n_rows * n_columns, 0);
+        self.codes.codes(tile, &mut self.buffers.codes)?;
+        let mut buffers = core::mem::take(&mut self.buffers);
+        buffers.numbers.resize(n_columns, 0.0);
+        buffers.row.resize(n_columns * 4, 0);
+        for row in 0..n_rows {
+            self.row(tile, &grid, row, &mut buffers);
+            use_(row, &buffers.row)?;
+        }
+        self.buffers = buffers;
+        Ok(())
+    }
+
+    /// Writes the weights of a row of `tile` into the buffer for it, as F32.
+    fn row(&self, tile: &Window, grid: &Window, row: usize, buffers: &mut Buffers) {
+        let Recipe { value, groups, .. } = self.recipe;
+        let group_row = (tile.rows.start + row as u64) / groups.rows - grid.rows.start;
+        let [.., n_groups] = grid.size().map(|size| size as usize);
+        let first = group_row as usize * n_groups;
+        let groups = Groups {
+            scales: &buffers.scales[first..][..n_groups],
+            zeros: &buffers.zeros[first..][..n_groups],
+            columns: self.columns(tile, grid),
+            rule: self.zeros.rule(),
+        };
+        let n_columns = buffers.numbers.len();
+        let codes = &buffers.codes[row * n_columns..][..n_columns];
+        let bits = self.recipe.codes.code_bits();
+        let (numbers, into) = (&mut buffers.numbers, &mut buffers.row);
+        weigh(*value, bits, codes, groups, numbers, into);
+    }
+
+    /// Which of the groups of `grid` each column of `tile` is in.
+    fn columns(&self, tile: &Window, grid: &Window) -> Columns<'_> {
+        let size = self.recipe.groups.columns;
+        let to_usize = |size| usize::try_from(size).unwrap_or(usize::MAX);
+        match &self.group_index {
+            Some(_) => Columns::Listed {
+                groups: self.index_of(tile),
+                first: grid.columns.start as usize,
+            },
+            None => Columns::Follow {
+                first: to_usize(size - tile.columns.start % size),
+                size: to_usize(size),
+            },
+        }
+    }
+
+    /// The groups of the columns of `tile`, where they stand in a part.
+    fn index_of(&self, tile: &Window) -> &[u32] {
+        let index = self.group_index.as_deref().unwrap_or(&[]);
+        let first = (tile.columns.start - self.first_column) as usize;
+        &index[first..][..(tile.columns.end - tile.columns.start) as usize]
+    }
+
+    /// The groups of `tile`, from the first to the last where they do not follow one another.
+    fn grid(&self, tile: &Window) -> Window {
+        let mut grid = self.recipe.grid(tile);
+        if self.group_index.is_some() {
+            let index = self.index_of(tile);
+            let first = index.iter().min().map_or(0, |group| u64::from(*group));
+            let end = index.iter().max().map_or(0, |group| u64::from(*group) + 1);
+            grid.columns = first..end;
+        }
+        grid
+    }
+
+    /// Fills the buffers with the scales and zeros of the groups of `grid`.
+    fn read_scales(&mut self, tile: &Window, grid: &Window) -> Result<()> {
+        let [_, n_rows, n_columns] = grid.size().map(|size| size as usize);
+        let Buffers { scales, zeros, .. } = &mut self.buffers;
+        scales.resize(n_rows * n_columns, 0.0);
+        self.scales.read(grid, scales)?;
+        if let (Some(lent), Some(global)) = (&mut self.global, &self.recipe.global) {
+            let mut factor = [0.0];
+            lent.read(&tile.global(&global.numbers.stored), &mut factor)?;
+            let [factor] = factor;
+            match global.effect {
+                Effect::Multiplies => scales.iter_mut().for_each(|scale| *scale *= factor),
+                Effect::Divides => scales.iter_mut().for_each(|scale| *scale /= factor),
+            }
+        }
+        zeros.resize(n_rows * n_columns, 0.0);
+        self.zeros.read(grid, zeros)
+    }
+}
+
+/// The groups in the bytes of a part, each of which is one of those that have scales.
+fn group_index(part: &str, bytes: &[u8], recipe: &Recipe) -> Result<Vec<u32>> {
+    let n_groups = recipe.scales.stored.size[2];
+    let groups = bytes.as_chunks().0.iter();
+    let groups: Vec<u32> = groups.map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    match groups.iter().find(|group| u64::from(**group) >= n_groups) {
+        None => Ok(groups),
+        Some(group) => Err(Error::new(
+            ErrorKind::InvalidTensor,
+            format!(
+                "part `{part}` has group {}, but there are {n_groups}",
+                *group as i32
+            ),
+        )),
+    }
+}
