@@ -1,0 +1,326 @@
+//! Weights beside those that other programs make of the same parts, whole and in slices.
+//!
+//! `scheme_golden.py` makes the text files with the packages that write these formats.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use tensorhold_core::Dtype;
+use tensorhold_quant::codec::FloatCode;
+use tensorhold_quant::dequantize;
+use tensorhold_quant::scheme::{
+    AwqGemm, Fp8, Gptq, GptqFormat, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, PackQuantized,
+    Parts, Recipe, Scheme, Window,
+};
+
+const GOLDEN: &str = include_str!("scheme_golden.txt");
+const GOLDEN_011: &str = include_str!("scheme_golden_011.txt");
+
+struct Part {
+    name: &'static str,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    bytes: Vec<u8>,
+}
+
+struct Case {
+    name: &'static str,
+    parts: Vec<Part>,
+    dtype: Dtype,
+    shape: Vec<u64>,
+    rows: Vec<u32>,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for line in GOLDEN.lines().chain(GOLDEN_011.lines()) {
+        let words: Vec<&'static str> = line.split(' ').collect();
+        match words[..] {
+            ["case", ..] => cases.push(Case {
+                name: &line[5..],
+                parts: Vec::new(),
+                dtype: Dtype::F32,
+                shape: Vec::new(),
+                rows: Vec::new(),
+            }),
+            ["part", name, dtype, shape, bytes] => {
+                let (dtype, shape) = (dtype.parse().unwrap(), numbers(shape));
+                let part = Part {
+                    name,
+                    dtype,
+                    shape,
+                    bytes: from_hex(bytes),
+                };
+                cases.last_mut().unwrap().parts.push(part);
+            }
+            ["weight", dtype, shape, ..] => {
+                let case = cases.last_mut().unwrap();
+                (case.dtype, case.shape) = (dtype.parse().unwrap(), numbers(shape));
+                let sums = words[3..]
+                    .iter()
+                    .map(|sum| u32::from_str_radix(sum, 16).unwrap());
+                case.rows = sums.collect();
+            }
+            _ => panic!("`{line}`"),
+        }
+    }
+    cases
+}
+
+fn numbers(text: &str) -> Vec<u64> {
+    let numbers = text.split(',').filter(|number| *number != "-");
+    numbers.map(|number| number.parse().unwrap()).collect()
+}
+
+fn from_hex(hex: &str) -> Vec<u8> {
+    let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
+    let pairs = hex.as_bytes().as_chunks().0.iter();
+    pairs
+        .map(|[high, low]| digit(*high) << 4 | digit(*low))
+        .collect()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| (crc >> 1) ^ ((crc & 1) * 0xedb8_8320);
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc));
+    !bytes.iter().fold(!0, byte)
+}
+
+impl Case {
+    fn field(&self, key: &str) -> &'static str {
+        let fields = self
+            .name
+            .split(' ')
+            .filter_map(|field| field.split_once('='));
+        fields.into_iter().find(|field| field.0 == key).unwrap().1
+    }
+
+    fn group(&self) -> Option<u64> {
+        Some(self.field("group").parse().unwrap()).filter(|size| *size > 0)
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        self.parts
+            .iter()
+            .map(|part| (part.name, part.dtype, &part.shape[..]))
+            .collect()
+    }
+
+    fn recipe(&self) -> Recipe {
+        let parts = self.parts();
+        let kind = self.name.split(' ').next().unwrap();
+        let recipe = match kind {
+            "fp8" if self.name == "fp8" => Fp8::default().recipe(&parts),
+            "fp8" => Fp8 {
+                block: numbers(self.field("block")).try_into().ok(),
+            }
+            .recipe(&parts),
+            "int8" => IntQuantized::default().recipe(&parts),
+            "awq" => AwqGemm {
+                group_size: self.group(),
+            }
+            .recipe(&parts),
+            "pack" => self.pack().recipe(&parts),
+            "gptq" => self.gptq().recipe(&parts),
+            "mx" => self.mx().recipe(&parts),
+            "nvfp4" => {
+                let names = match self.field("names") {
+                    "Modelopt" => Nvfp4Names::Modelopt,
+                    "ComfyUi" => Nvfp4Names::ComfyUi,
+                    _ => Nvfp4Names::CompressedTensors,
+                };
+                Nvfp4 { names }.recipe(&parts)
+            }
+            _ => panic!("{}", self.name),
+        };
+        recipe.unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    fn pack(&self) -> PackQuantized {
+        PackQuantized {
+            bits: self.field("bits").parse().unwrap(),
+            group_size: self.group(),
+            shape: numbers(self.field("shape")).try_into().unwrap(),
+            order: None,
+        }
+    }
+
+    fn gptq(&self) -> Gptq {
+        let format = match self.field("format") {
+            "V1" => GptqFormat::V1,
+            "V2" => GptqFormat::V2,
+            _ => GptqFormat::Planar,
+        };
+        let bits = self.field("bits").parse().unwrap();
+        Gptq {
+            bits,
+            group_size: self.group(),
+            format,
+        }
+    }
+
+    fn mx(&self) -> Mx {
+        let float = match self.field("float") {
+            "E2m1" => FloatCode::E2m1,
+            _ => FloatCode::E2m3,
+        };
+        let names = match self.field("names") {
+            "GptOss" => MxNames::GptOss,
+            _ => MxNames::CompressedTensors,
+        };
+        Mx { float, names }
+    }
+
+    /// The weights of a window, made of the bytes that the recipe asks for and no others.
+    fn weights(&self, recipe: &Recipe, window: &Window) -> Vec<u8> {
+        let needs = recipe.needs(window).unwrap();
+        let bytes = needs.iter().map(|need| {
+            let part = self
+                .parts
+                .iter()
+                .find(|part| part.name == need.part)
+                .unwrap();
+            let view: u64 = need.view.iter().product();
+            assert_eq!(view, part.shape.iter().product::<u64>());
+            let stretches = need.stretches();
+            let bytes: Vec<u8> = stretches
+                .flat_map(|range| &part.bytes[range.start as usize..range.end as usize])
+                .copied()
+                .collect();
+            assert_eq!(bytes.len() as u64, need.size_bytes().unwrap());
+            bytes
+        });
+        let bytes: Vec<Vec<u8>> = bytes.collect();
+        let bytes: Vec<&[u8]> = bytes.iter().map(|bytes| &bytes[..]).collect();
+        let sizes = [&window.experts, &window.rows, &window.columns];
+        let n_weights: u64 = sizes.map(|range| range.end - range.start).iter().product();
+        let width = self.dtype.width_bytes().unwrap();
+        let mut into = vec![0xa5; n_weights as usize * width as usize];
+        dequantize(recipe, window, &bytes, self.dtype, &mut into).unwrap();
+        into
+    }
+}
+
+#[test]
+fn weights_are_those_of_other_programs() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let recipe = case.recipe();
+        assert_eq!(recipe.shape, case.shape, "{}", case.name);
+        let weights = case.weights(&recipe, &recipe.whole());
+        let rows = weights.chunks(weights.len() / case.rows.len());
+        let found: Vec<u32> = rows.map(crc32).collect();
+        if found != case.rows {
+            let n_wrong = found.iter().zip(&case.rows).filter(|(a, b)| a != b).count();
+            wrong.push(format!(
+                "{} {}: {n_wrong} of {} rows",
+                case.name,
+                case.dtype,
+                found.len()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Windows that begin and end at every kind of place.
+fn windows(recipe: &Recipe) -> Vec<Window> {
+    let [experts, rows, columns] = recipe.size();
+    let cuts = |size: u64| {
+        let ends = [0, 1, 3, 8, 15, 32, 33, size / 2, size - 1, size];
+        let ends: Vec<u64> = ends.into_iter().filter(|end| *end <= size).collect();
+        let starts = ends.clone();
+        starts.into_iter().flat_map(move |start| {
+            let ends = ends.clone().into_iter().filter(move |end| start <= *end);
+            ends.map(move |end| start..end).collect::<Vec<_>>()
+        })
+    };
+    let mut windows = Vec::new();
+    for (number, rows) in cuts(rows).enumerate() {
+        for (other, columns) in cuts(columns).enumerate() {
+            if (number + other) % 5 == 0 {
+                let experts = number as u64 % experts..experts;
+                windows.push(Window {
+                    experts,
+                    rows: rows.clone(),
+                    columns,
+                });
+            }
+        }
+    }
+    windows
+}
+
+#[test]
+fn a_slice_is_the_slice_of_the_whole_and_needs_no_other_bytes() {
+    for case in cases() {
+        let recipe = case.recipe();
+        let [_, n_rows, n_columns] = recipe.size();
+        let width = u64::from(case.dtype.width_bytes().unwrap());
+        let whole = case.weights(&recipe, &recipe.whole());
+        for window in windows(&recipe) {
+            let mut expected = Vec::new();
+            for expert in window.experts.clone() {
+                for row in window.rows.clone() {
+                    let start = (expert * n_rows + row) * n_columns;
+                    let (from, to) = (start + window.columns.start, start + window.columns.end);
+                    expected
+                        .extend_from_slice(&whole[(from * width) as usize..(to * width) as usize]);
+                }
+            }
+            assert!(
+                expected == case.weights(&recipe, &window),
+                "{} {window:?}",
+                case.name
+            );
+        }
+    }
+}
+
+#[test]
+fn cuts_lie_between_words_and_groups() {
+    let units = |name: &str| {
+        let all = cases();
+        let case = all.iter().find(|case| case.name == name).unwrap();
+        case.recipe().granularity().units
+    };
+    assert_eq!(units("fp8 block=32,16"), [32, 16]);
+    assert_eq!(units("awq group=32"), [8, 32]);
+    assert_eq!(units("gptq bits=3 group=32 format=V1"), [32, 32]);
+    assert_eq!(units("gptq bits=4 group=0 format=V1"), [8, 8]);
+    assert_eq!(units("mx float=E2m1 names=GptOss"), [1, 1, 32]);
+    assert_eq!(units("nvfp4 names=Modelopt"), [1, 16]);
+    // Tiles of scales are cut between rows alone.
+    assert_eq!(units("nvfp4 names=ComfyUi"), [128, 80]);
+    assert_eq!(units("int8"), [1, 1]);
+}
+
+#[test]
+fn pieces_at_a_legal_cut_share_whole_parts_or_nothing() {
+    for case in cases() {
+        let recipe = case.recipe();
+        let whole = recipe.whole();
+        let units = recipe.granularity().units;
+        let [.., row_unit, column_unit] = units[..] else {
+            panic!("{units:?}");
+        };
+        let (mut top, mut bottom) = (whole.clone(), whole.clone());
+        let row = row_unit.min(whole.rows.end);
+        (top.rows, bottom.rows) = (0..row, row..whole.rows.end);
+        let (mut left, mut right) = (whole.clone(), whole.clone());
+        let column = column_unit.min(whole.columns.end);
+        (left.columns, right.columns) = (0..column, column..whole.columns.end);
+        for (first, second) in [(top, bottom), (left, right)] {
+            if second.rows.is_empty() || second.columns.is_empty() {
+                continue;
+            }
+            let needs = [&first, &second].map(|window| recipe.needs(window).unwrap());
+            let [first, second] = needs;
+            for (first, second) in first.into_iter().zip(second) {
+                for (a, b) in first.ranges.iter().zip(&second.ranges) {
+                    let apart = a == b || a.end == b.start;
+                    assert!(apart, "{} {}: {a:?} {b:?}", case.name, first.part);
+                }
+            }
+        }
+    }
+}
