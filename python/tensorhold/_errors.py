@@ -67,7 +67,15 @@ class ShardIndexError(SafetensorError, ValueError):
 
 
 class InvalidTensorError(SafetensorError, ValueError):
-    """A tensor cannot be stored as it is."""
+    """A tensor cannot be stored as it is, or the parts of a quantized weight do not fit together."""
+
+
+class ConfigError(SafetensorError, ValueError):
+    """A configuration of quantized weights is not as it must be."""
+
+
+class UnsupportedError(SafetensorError, NotImplementedError):
+    """It is known what this is, but it is not read."""
 
 
 class DtypeError(SafetensorError, KeyError, TypeError):
@@ -107,6 +115,8 @@ _CLASSES: dict[str, type[SafetensorError]] = {
     "InvalidSlice": SliceError,
     "InvalidIndex": ShardIndexError,
     "InvalidTensor": InvalidTensorError,
+    "InvalidConfig": ConfigError,
+    "Unsupported": UnsupportedError,
     "InvalidArgument": ArgumentError,
     "UnsupportedDtype": DtypeError,
     "Closed": ClosedError,

@@ -18,6 +18,8 @@ BUILTINS = {
     "InvalidSlice": IndexError,
     "InvalidIndex": ValueError,
     "InvalidTensor": ValueError,
+    "InvalidConfig": ValueError,
+    "Unsupported": NotImplementedError,
     "InvalidArgument": ValueError,
     "UnsupportedDtype": KeyError,
     "Closed": ValueError,

@@ -51,8 +51,12 @@ pub enum ErrorKind {
     InvalidSlice,
     /// An index file is not as it must be, or disagrees with its shards.
     InvalidIndex,
-    /// A tensor given to a save cannot be stored.
+    /// A tensor given to a save cannot be stored, or the parts of a quantized weight do not suit each other.
     InvalidTensor,
+    /// What a configuration says of quantized weights is not as it must be.
+    InvalidConfig,
+    /// It is known what this is, but it is not read.
+    Unsupported,
     /// An argument has a value that is not allowed.
     InvalidArgument,
     /// No file is there.

@@ -1,6 +1,6 @@
 //! What the numbers in a tensor's bytes are worth, and the same numbers in another format: [`cast`] for floats,
-//! [`codec`] for the parts that quantized weights are made of, [`scheme`] for what these parts mean together, and
-//! [`dequantize`] for the weights.
+//! [`codec`] for the parts that quantized weights are made of, [`scheme`] for what these parts mean together,
+//! [`detect`] for which of a checkpoint's tensors are such parts, and [`dequantize`] for the weights.
 //!
 //! ```
 //! use tensorhold_core::Dtype;
@@ -17,6 +17,7 @@
 mod cast;
 pub mod codec;
 mod dequant;
+pub mod detect;
 pub mod scheme;
 
 pub use cast::{can_cast, cast};
