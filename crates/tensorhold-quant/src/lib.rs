@@ -12,7 +12,7 @@
 //! # Ok::<(), tensorhold_core::Error>(())
 //! ```
 //!
-//! It reads no file and starts no thread: bytes in, bytes out. Of shapes, [`scheme`] alone knows.
+//! It reads no file and starts no thread: bytes in, bytes out. Of shapes, [`scheme`] and [`detect`] alone know.
 
 mod cast;
 pub mod codec;

@@ -31,6 +31,10 @@ pub struct QuantizedWeight {
 
 /// What the parts of a weight mean.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all weights of a checkpoint are known"
+)]
 pub enum Layout {
     /// Enough is known to compute it.
     Known(Recipe),
