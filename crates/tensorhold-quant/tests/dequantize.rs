@@ -7,8 +7,8 @@ use tensorhold_core::{Dtype, ErrorKind};
 use tensorhold_quant::codec::{BitOrder, BlockedScales, E8m0, FloatCode, FourBitTable};
 use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{
-    Axis, Effect, Entries, Global, Groups, Number, Numbers, Packed, Recipe, Stored, Value, Window,
-    Zeros,
+    Axis, Change, Effect, Entries, Global, Groups, Number, Numbers, Packed, Recipe, Stored, Value,
+    Window, Zeros,
 };
 
 /// A byte that depends on its place and on what it is of.
@@ -149,6 +149,7 @@ fn weight(recipe: &Recipe, parts: &[Vec<u8>], place: [u64; 3]) -> f32 {
     let scale = scale(recipe, &parts[1], place, &mut rest);
     match &recipe.zeros {
         Zeros::None => value * scale,
+        Zeros::Factor(factor) => value * scale * factor,
         Zeros::Constant(zero) => (value - zero) * scale,
         Zeros::Packed { stored, plus } => {
             let bits = packed(stored).order.width_bits();
@@ -207,6 +208,7 @@ fn numbers(part: &'static str, size: [u64; 3]) -> impl Strategy<Value = Numbers>
             entries,
         },
         number,
+        change: Change::None,
     })
 }
 
@@ -224,6 +226,7 @@ fn all_zeros(grid: [u64; 3]) -> impl Strategy<Value = Zeros> {
     prop_oneof![
         Just(Zeros::None),
         Just(Zeros::Constant(7.0)),
+        Just(Zeros::Factor(0.3)),
         (codes("zeros", grid), 0u8..2).prop_map(|(stored, plus)| Zeros::Packed { stored, plus }),
         numbers("zeros", grid).prop_map(Zeros::Numbers),
         numbers("zeros", grid).prop_map(Zeros::Bias),
@@ -244,6 +247,7 @@ fn globals(experts: u64) -> impl Strategy<Value = Option<Global>> {
             numbers: Numbers {
                 stored: stored(experts),
                 number: Number::Float(Dtype::F32),
+                change: Change::None,
             },
             effect,
         });
@@ -317,7 +321,7 @@ fn parts_of(recipe: &Recipe) -> Vec<Vec<u8>> {
         parts.push(bytes_of(&numbers.stored, Some(numbers.number), 3));
     }
     match &recipe.zeros {
-        Zeros::None | Zeros::Constant(_) => {}
+        Zeros::None | Zeros::Factor(_) | Zeros::Constant(_) => {}
         Zeros::Packed { stored, .. } => parts.push(bytes_of(stored, None, 4)),
         Zeros::Numbers(numbers) | Zeros::Bias(numbers) => {
             parts.push(bytes_of(&numbers.stored, Some(numbers.number), 4));
@@ -407,6 +411,7 @@ fn small() -> Recipe {
         scales: Numbers {
             stored: stored("scales", Dtype::F32, [1, 2, 1], Entries::Elements),
             number: Number::Float(Dtype::F32),
+            change: Change::None,
         },
         global: None,
         zeros: Zeros::None,

@@ -7,7 +7,7 @@ use tensorhold_core::Dtype;
 use tensorhold_quant::codec::FloatCode;
 use tensorhold_quant::scheme::{
     AwqGemm, Fp8, Gptq, GptqFormat, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, PackOrder,
-    PackQuantized, Parts, Recipe, Scheme,
+    PackQuantized, Parts, Recipe, ScaleOrder, Scheme,
 };
 
 use Dtype::{BF16, F8_E4M3, F16, F32, I8, I32, U8};
@@ -29,7 +29,7 @@ fn recipe(scheme: &impl Scheme, parts: Shapes<'_>) -> Recipe {
 fn a_missing_part_is_named_with_those_that_there_are() {
     assert_eq!(
         refused(&Fp8::default(), &[("weight", F8_E4M3, &[20, 30])]),
-        "part `weight_scale_inv` or `weight_scale` or `scale` or `qscale_weight` or `scale_weight` or `_scale_inv` is \
+        "part `weight_scale_inv` or `weight_scale` or `scale` or `qscale_weight` or `scale_weight` or `_scale_inv` or `weight._scale` is \
          missing; there are `weight`"
     );
     assert_eq!(
@@ -182,6 +182,7 @@ fn parts_of_blocks_of_16_and_32_are_held_to_each_other() {
     let mx = Mx {
         float: FloatCode::E2m1,
         names: MxNames::CompressedTensors,
+        scales: ScaleOrder::Rows,
     };
     let scale = ("weight_scale", U8, &[20, 3][..]);
     assert_eq!(
@@ -280,7 +281,7 @@ proptest! {
         try_scheme(&IntQuantized { group_size }, &made);
         let names = [MxNames::CompressedTensors, MxNames::Modelopt, MxNames::GptOss][choice];
         let float = [FloatCode::E2m1, FloatCode::E2m3, FloatCode::E4m3][bits as usize % 3];
-        try_scheme(&Mx { float, names }, &made);
+        try_scheme(&Mx { float, names, scales: ScaleOrder::default() }, &made);
         let names = [Nvfp4Names::Modelopt, Nvfp4Names::CompressedTensors, Nvfp4Names::ComfyUi];
         try_scheme(&Nvfp4 { names: names[choice] }, &made);
     }

@@ -9,20 +9,21 @@ parts as bytes, and of the weights a checksum of every row, since they are many.
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-IS_OLD = version("compressed_tensors").startswith("0.11.")
-GOLDEN = Path(__file__).with_name("scheme_golden_011.txt" if IS_OLD else "scheme_golden.txt")
 DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.int64: "I64",
     torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int16: "I16",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.float8_e4m3fn: "F8_E4M3",
@@ -303,16 +304,23 @@ NEW = [
 ]  # fmt: skip
 
 
-def main() -> int:
-    makers = [old_pack_cases] if IS_OLD else NEW
+def check_or_write(golden: Path, makers: list[Callable[[], Iterator[Case]]]) -> int:
+    """Writes what the makers make, or with `--check` prints in what the file differs from it."""
     made = [line for maker in makers for case in maker() for line in lines(case)]
-    if "--check" in sys.argv[1:]:
-        differing = set(made) ^ set(GOLDEN.read_text().splitlines())
-        for line in sorted(differing):
-            print(f"differs: {line[:100]}")
-        return 1 if differing else 0
-    GOLDEN.write_text("\n".join(made) + "\n")
-    return 0
+    if "--check" not in sys.argv[1:]:
+        golden.write_text("\n".join(made) + "\n")
+        return 0
+    differing = set(made) ^ set(golden.read_text().splitlines())
+    for line in sorted(differing):
+        print(f"differs: {line[:100]}")
+    print(f"{golden.name}: {len(made)} lines, {len(differing)} differ")
+    return 1 if differing else 0
+
+
+def main() -> int:
+    is_old = version("compressed_tensors").startswith("0.11.")
+    golden = "scheme_golden_011.txt" if is_old else "scheme_golden.txt"
+    return check_or_write(Path(__file__).with_name(golden), [old_pack_cases] if is_old else NEW)
 
 
 if __name__ == "__main__":

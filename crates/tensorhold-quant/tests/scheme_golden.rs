@@ -4,16 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use tensorhold_core::Dtype;
-use tensorhold_quant::codec::FloatCode;
+use tensorhold_core::{Dtype, Result};
+use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{
-    AwqGemm, Fp8, Gptq, GptqFormat, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, PackQuantized,
-    Parts, Recipe, Scheme, Window,
+    AwqGemm, AwqGemv, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8, Gptq,
+    GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4, Nvfp4Names,
+    PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq, Window,
 };
 
 const GOLDEN: &str = include_str!("scheme_golden.txt");
 const GOLDEN_011: &str = include_str!("scheme_golden_011.txt");
+const GOLDEN_MORE: &str = include_str!("scheme_golden_more.txt");
 
 struct Part {
     name: &'static str,
@@ -32,7 +34,10 @@ struct Case {
 
 fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    for line in GOLDEN.lines().chain(GOLDEN_011.lines()) {
+    for line in [GOLDEN, GOLDEN_011, GOLDEN_MORE]
+        .into_iter()
+        .flat_map(str::lines)
+    {
         let words: Vec<&'static str> = line.split(' ').collect();
         match words[..] {
             ["case", ..] => cases.push(Case {
@@ -86,16 +91,25 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 impl Case {
+    fn find(&self, key: &str) -> Option<&'static str> {
+        let fields = self.name.split(' ');
+        let mut fields = fields.filter_map(|field| field.split_once('='));
+        Some(fields.find(|field| field.0 == key)?.1)
+    }
+
     fn field(&self, key: &str) -> &'static str {
-        let fields = self
-            .name
-            .split(' ')
-            .filter_map(|field| field.split_once('='));
-        fields.into_iter().find(|field| field.0 == key).unwrap().1
+        self.find(key)
+            .unwrap_or_else(|| panic!("no {key} in {}", self.name))
+    }
+
+    fn number(&self, key: &str) -> u64 {
+        self.field(key).parse().unwrap()
     }
 
     fn group(&self) -> Option<u64> {
-        Some(self.field("group").parse().unwrap()).filter(|size| *size > 0)
+        self.find("group")
+            .map(|size| size.parse().unwrap())
+            .filter(|size| *size > 0)
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -114,7 +128,10 @@ impl Case {
                 block: numbers(self.field("block")).try_into().ok(),
             }
             .recipe(&parts),
-            "int8" => IntQuantized::default().recipe(&parts),
+            "int8" => IntQuantized {
+                group_size: self.group(),
+            }
+            .recipe(&parts),
             "awq" => AwqGemm {
                 group_size: self.group(),
             }
@@ -122,17 +139,103 @@ impl Case {
             "pack" => self.pack().recipe(&parts),
             "gptq" => self.gptq().recipe(&parts),
             "mx" => self.mx().recipe(&parts),
-            "nvfp4" => {
-                let names = match self.field("names") {
-                    "Modelopt" => Nvfp4Names::Modelopt,
-                    "ComfyUi" => Nvfp4Names::ComfyUi,
-                    _ => Nvfp4Names::CompressedTensors,
-                };
-                Nvfp4 { names }.recipe(&parts)
-            }
-            _ => panic!("{}", self.name),
+            "nvfp4" => self.nvfp4().recipe(&parts),
+            _ => self.recipe_of_more(kind, &parts),
         };
         recipe.unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The recipe of a weight that its program has quantized itself.
+    fn recipe_of_more(&self, kind: &str, parts: &Parts<'_>) -> Result<Recipe> {
+        match kind {
+            "bnb4" => self.bitsandbytes().recipe(parts),
+            "bnb8" => Bitsandbytes8.recipe(parts),
+            "mlx" => self.mlx().recipe(parts),
+            "hqq" => self.hqq().recipe(parts),
+            "quanto" => QuantoBits {
+                bits: self.number("bits") as u32,
+                shape: numbers(self.field("shape")).try_into().unwrap(),
+            }
+            .recipe(parts),
+            "bitnet" => BitNet {
+                scale: match self.field("scale") {
+                    "Divides" => BitNetScale::Divides,
+                    _ => BitNetScale::Multiplies,
+                },
+            }
+            .recipe(parts),
+            "awqgemv" => AwqGemv {
+                group_size: self.group(),
+            }
+            .recipe(parts),
+            "w4a16awq" => W4a16Awq {
+                group_size: self.number("group"),
+            }
+            .recipe(parts),
+            _ => panic!("{}", self.name),
+        }
+    }
+
+    fn nvfp4(&self) -> Nvfp4 {
+        let names = match self.field("names") {
+            "Modelopt" => Nvfp4Names::Modelopt,
+            "ComfyUi" => Nvfp4Names::ComfyUi,
+            "Torchao" => Nvfp4Names::Torchao,
+            "TorchaoTiles" => Nvfp4Names::TorchaoTiles,
+            _ => Nvfp4Names::CompressedTensors,
+        };
+        Nvfp4 { names }
+    }
+
+    fn bitsandbytes(&self) -> Bitsandbytes4 {
+        let table = self
+            .parts
+            .iter()
+            .find(|part| part.name == "weight.quant_map");
+        let mut values = [0.0; 16];
+        let bytes = table.unwrap().bytes.as_chunks().0;
+        for (value, bytes) in values.iter_mut().zip(bytes) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+        let named = match self.field("table") {
+            "nf4" => FourBitTable::NF4,
+            _ => FourBitTable::BITSANDBYTES_FP4,
+        };
+        assert_eq!(named, FourBitTable(values), "{}", self.name);
+        Bitsandbytes4 {
+            shape: numbers(self.field("shape")),
+            block_size: self.number("block"),
+            table: named,
+            nested: self.find("nested").map(|size| NestedScales {
+                block_size: size.parse().unwrap(),
+                offset: self.field("offset").parse().unwrap(),
+            }),
+        }
+    }
+
+    fn mlx(&self) -> Mlx {
+        Mlx {
+            mode: match self.field("mode") {
+                "affine" => MlxMode::Affine,
+                "mxfp4" => MlxMode::Mxfp4,
+                "mxfp8" => MlxMode::Mxfp8,
+                _ => MlxMode::Nvfp4,
+            },
+            bits: self.number("bits") as u32,
+            group_size: self.number("group"),
+        }
+    }
+
+    fn hqq(&self) -> Hqq {
+        Hqq {
+            bits: self.number("bits") as u32,
+            group_size: self.group(),
+            axis: match self.field("axis") {
+                "0" => Axis::Rows,
+                _ => Axis::Columns,
+            },
+            shape: numbers(self.field("shape")),
+        }
     }
 
     fn pack(&self) -> PackQuantized {
@@ -161,13 +264,23 @@ impl Case {
     fn mx(&self) -> Mx {
         let float = match self.field("float") {
             "E2m1" => FloatCode::E2m1,
+            "E4m3" => FloatCode::E4m3,
             _ => FloatCode::E2m3,
         };
         let names = match self.field("names") {
             "GptOss" => MxNames::GptOss,
+            "Torchao" => MxNames::Torchao,
             _ => MxNames::CompressedTensors,
         };
-        Mx { float, names }
+        let scales = match self.find("scales") {
+            Some("Tiles") => ScaleOrder::Tiles,
+            _ => ScaleOrder::Rows,
+        };
+        Mx {
+            float,
+            names,
+            scales,
+        }
     }
 
     /// The weights of a window, made of the bytes that the recipe asks for and no others.
@@ -180,7 +293,8 @@ impl Case {
                 .find(|part| part.name == need.part)
                 .unwrap();
             let view: u64 = need.view.iter().product();
-            assert_eq!(view, part.shape.iter().product::<u64>());
+            let width = u64::from(need.dtype.width_bytes().unwrap());
+            assert_eq!(view * width, part.bytes.len() as u64, "{}", self.name);
             let stretches = need.stretches();
             let bytes: Vec<u8> = stretches
                 .flat_map(|range| &part.bytes[range.start as usize..range.end as usize])

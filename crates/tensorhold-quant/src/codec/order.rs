@@ -252,6 +252,11 @@ impl BitOrder {
         Ok(())
     }
 
+    /// Whether codes that are far apart share a byte.
+    pub(crate) const fn has_parts(self) -> bool {
+        matches!(self.0, Strided(strided) if strided.n_parts() > 1)
+    }
+
     fn units(self) -> Units {
         let (codes, bytes) = match self.0 {
             Padded(bits) => (padded::codes_in_word(bits), 4),

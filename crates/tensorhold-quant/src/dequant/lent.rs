@@ -9,7 +9,9 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 use super::transpose::transpose;
 use crate::cast;
 use crate::codec::{BitOrder, BlockedScales, E8m0};
-use crate::scheme::{Axis, Entries, Need, Number, Numbers, Packed, Stored, Window};
+use crate::scheme::{
+    Axis, Change, Entries, N_CODES, Need, Nested, Number, Numbers, Packed, Stored, Window, one_row,
+};
 
 /// The bytes that [`Need`] names.
 pub(super) struct Lent<'a> {
@@ -242,12 +244,46 @@ struct Runs {
 pub(super) struct LentNumbers<'a> {
     lent: Lent<'a>,
     number: Number,
+    change: &'a Change,
+    nested: LentNested,
 }
 
 impl LentNumbers<'_> {
     /// Writes the numbers of the one matrix of `window` into `into`, row by row.
     pub(super) fn read(&mut self, window: &Window, into: &mut [f32]) -> Result<()> {
-        self.lent.numbers(self.number, window, into)
+        self.lent.numbers(self.number, window, into)?;
+        match self.change {
+            Change::None => {}
+            Change::Negated => into.iter_mut().for_each(|number| *number = -*number),
+            Change::Inverted => into.iter_mut().for_each(|number| *number = 1.0 / *number),
+            Change::Nested(nested) => {
+                let n_columns = self.lent.stored.size[2];
+                self.nested.look_up(nested, n_columns, window, into);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What codes of 8 bits stand for, and their scales from `first_block` on; nothing where numbers are no such codes.
+#[derive(Default)]
+struct LentNested {
+    table: Vec<f32>,
+    scales: Vec<f32>,
+    first_block: u64,
+}
+
+impl LentNested {
+    /// Puts the numbers of `window`, of rows of `n_columns`, in the place of their codes.
+    fn look_up(&self, nested: &Nested, n_columns: u64, window: &Window, into: &mut [f32]) {
+        let Window { rows, columns, .. } = window;
+        let width = (columns.end - columns.start) as usize;
+        for (row, into) in rows.clone().zip(into.chunks_mut(width.max(1))) {
+            for (place, number) in (row * n_columns + columns.start..).zip(into) {
+                let scale = self.scales[(place / nested.block_size - self.first_block) as usize];
+                *number = self.table[*number as usize] * scale + nested.offset;
+            }
+        }
     }
 }
 
@@ -278,11 +314,36 @@ impl<'a, 'b> Lender<'a, 'b> {
         }
     }
 
-    /// The next part, which is `numbers`.
+    /// The next parts, which are `numbers`.
     pub(super) fn lend_numbers(&mut self, numbers: &'a Numbers) -> Result<LentNumbers<'a>> {
         let lent = self.lend(&numbers.stored)?;
-        let number = numbers.number;
-        Ok(LentNumbers { lent, number })
+        let nested = match &numbers.change {
+            Change::Nested(nested) => self.lend_nested(nested)?,
+            Change::None | Change::Negated | Change::Inverted => LentNested::default(),
+        };
+        Ok(LentNumbers {
+            lent,
+            number: numbers.number,
+            change: &numbers.change,
+            nested,
+        })
+    }
+
+    /// The next two parts, which are `nested`.
+    fn lend_nested(&mut self, nested: &'a Nested) -> Result<LentNested> {
+        let number = Number::Float(Dtype::F32);
+        let mut table = vec![0.0; N_CODES as usize];
+        let mut lent = self.lend(&nested.table)?;
+        lent.numbers(number, &one_row(0..N_CODES), &mut table)?;
+        let mut lent = self.lend(&nested.scales)?;
+        let blocks = lent.ranges[2].clone();
+        let mut scales = vec![0.0; (blocks.end - blocks.start) as usize];
+        lent.numbers(number, &one_row(blocks.clone()), &mut scales)?;
+        Ok(LentNested {
+            table,
+            scales,
+            first_block: blocks.start,
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use core::ops::Range;
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
-use crate::scheme::{Axis, Recipe, Window};
+use crate::scheme::{Axis, Recipe, Stretch, Window, stretches};
 use crate::{can_cast, cast};
 use tile::Tiles;
 
@@ -49,17 +49,46 @@ pub fn dequantize(
     into: &mut [u8],
 ) -> Result<()> {
     let width = check(recipe, window, to, into.len())?;
-    let mut tiles = Tiles::new(recipe, window, parts)?;
+    let inner = recipe.inner(window);
+    let mut tiles = Tiles::new(recipe, window, &inner, parts)?;
     let size = match recipe.codes.lines {
         Axis::Columns => WIDE,
         Axis::Rows => TALL,
     };
-    for tile in tiles_of(window, size) {
+    let columns = recipe.codes.size[2];
+    for tile in tiles_of(&inner, size) {
         tiles.weights(&tile, |row, weights| {
+            if recipe.is_flat() {
+                let first = (tile.rows.start + row as u64) * columns + tile.columns.start;
+                return scatter(recipe.size(), window, first, weights, to, into);
+            }
             let at = place(window, &tile, row) * width;
             let into = &mut into[at..][..weights.len() / 4 * width];
             cast(Dtype::F32, weights, to, into)
         })?;
+    }
+    Ok(())
+}
+
+/// Writes what of `weights`, which follow one another from `first` on in a weight of `size`, lies in `window`.
+fn scatter(
+    size: [u64; 3],
+    window: &Window,
+    first: u64,
+    weights: &[u8],
+    to: Dtype,
+    into: &mut [u8],
+) -> Result<()> {
+    let width = to.width_bytes().unwrap_or(1) as usize;
+    let range = first..first + (weights.len() / 4) as u64;
+    for Stretch { from, to: at, len } in stretches(size, window, range) {
+        let weights = &weights[from * 4..][..len * 4];
+        cast(
+            Dtype::F32,
+            weights,
+            to,
+            &mut into[at * width..][..len * width],
+        )?;
     }
     Ok(())
 }

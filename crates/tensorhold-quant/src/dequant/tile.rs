@@ -31,9 +31,11 @@ struct Buffers {
 }
 
 impl<'a> Tiles<'a> {
+    /// Of what `window` of the weight needs, which is `inner` of the matrix of its codes.
     pub(super) fn new(
         recipe: &'a Recipe,
         window: &Window,
+        inner: &Window,
         parts: &[&'a [u8]],
     ) -> Result<Tiles<'a>> {
         let mut lender = Lender::new(recipe.needs(window)?, parts)?;
@@ -54,7 +56,7 @@ impl<'a> Tiles<'a> {
             global,
             zeros,
             group_index: index.transpose()?,
-            first_column: window.columns.start,
+            first_column: inner.columns.start,
             buffers: Buffers::default(),
         })
     }

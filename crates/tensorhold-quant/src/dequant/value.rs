@@ -8,6 +8,8 @@ use crate::scheme::Value;
 pub(super) enum Rule {
     /// `value * scale`.
     Scale,
+    /// `value * scale * factor`, of which this is the factor.
+    ScaleTwice(f32),
     /// `(value - zero) * scale`.
     SubtractAndScale,
     /// `value * scale + zero`.
@@ -132,6 +134,7 @@ fn weigh_group<T: Copy>(
 ) {
     match rule {
         Rule::Scale => each(from, into, |code| number(code) * scale),
+        Rule::ScaleTwice(factor) => each(from, into, |code| number(code) * scale * factor),
         Rule::SubtractAndScale => each(from, into, |code| (number(code) - zero) * scale),
         Rule::ScaleAndAdd => each(from, into, |code| number(code) * scale + zero),
     }

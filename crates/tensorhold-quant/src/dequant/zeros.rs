@@ -9,6 +9,7 @@ use crate::scheme::{Window, Zeros};
 /// The zeros of a recipe with their bytes.
 pub(super) enum LentZeros<'a> {
     None,
+    Factor(f32),
     Constant(f32),
     Packed {
         lent: Lent<'a>,
@@ -27,6 +28,7 @@ impl<'a> LentZeros<'a> {
     pub(super) fn new(zeros: &'a Zeros, lender: &mut Lender<'a, '_>) -> Result<LentZeros<'a>> {
         Ok(match zeros {
             Zeros::None => LentZeros::None,
+            Zeros::Factor(factor) => LentZeros::Factor(*factor),
             Zeros::Constant(zero) => LentZeros::Constant(*zero),
             Zeros::Packed { stored, plus } => LentZeros::Packed {
                 lent: lender.lend(stored)?,
@@ -43,6 +45,7 @@ impl<'a> LentZeros<'a> {
     pub(super) fn rule(&self) -> Rule {
         match self {
             LentZeros::None => Rule::Scale,
+            LentZeros::Factor(factor) => Rule::ScaleTwice(*factor),
             LentZeros::Bias(_) => Rule::ScaleAndAdd,
             LentZeros::Constant(_) | LentZeros::Packed { .. } | LentZeros::Numbers(_) => {
                 Rule::SubtractAndScale
@@ -53,7 +56,7 @@ impl<'a> LentZeros<'a> {
     /// Writes the zeros of the groups of `grid` into `into`.
     pub(super) fn read(&mut self, grid: &Window, into: &mut [f32]) -> Result<()> {
         match self {
-            LentZeros::None => {}
+            LentZeros::None | LentZeros::Factor(_) => {}
             LentZeros::Constant(zero) => into.fill(*zero),
             LentZeros::Packed {
                 lent,

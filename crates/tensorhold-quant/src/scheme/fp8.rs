@@ -17,7 +17,8 @@ use crate::codec::{BitOrder, FloatCode};
 ///
 /// # Source
 /// DeepSeek-V3 and V4, Transformers' `finegrained_fp8`, compressed-tensors (`float-quantized`, `mxfp8-quantized`),
-/// modelopt, fbgemm, and ComfyUI where a scale is one number.
+/// modelopt (`FP8`, `FP8_PER_CHANNEL_PER_TOKEN`, `FP8_PB_WO`, `MXFP8`), fbgemm, ComfyUI where a scale is one number, `Float8Tensor` of torchao
+/// (`qdata`, `scale`), and `qfloat8` of quanto (`weight._data`, `weight._scale`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fp8 {
     /// Rows and columns of a block; `None` for one scale of a tensor or a row.
@@ -31,16 +32,20 @@ const SCALES: &[&str] = &[
     "qscale_weight",
     "scale_weight",
     "_scale_inv",
+    "weight._scale",
 ];
+
+const WEIGHTS: &[&str] = &["weight", "", "qdata", "weight._data"];
 
 impl Scheme for Fp8 {
     const PARTS: &'static [&'static str] = &[
-        "weight", "", SCALES[0], SCALES[1], SCALES[2], SCALES[3], SCALES[4], SCALES[5],
+        WEIGHTS[0], WEIGHTS[1], WEIGHTS[2], WEIGHTS[3], SCALES[0], SCALES[1], SCALES[2], SCALES[3],
+        SCALES[4], SCALES[5], SCALES[6],
     ];
     const CONFIG_KEYS: &'static [&'static str] = &["weight_block_size", "scale_fmt"];
 
     fn recipe(&self, parts: &Parts<'_>) -> Result<Recipe> {
-        let weight = parts.first_of(&["weight", ""])?;
+        let weight = parts.first_of(WEIGHTS)?;
         let Some(float) = FloatCode::of_dtype(weight.dtype).filter(|float| float.width_bits() == 8)
         else {
             return Err(weight.wrong("it must be floats of 8 bits"));

@@ -17,6 +17,25 @@ pub enum GptqFormat {
     Planar,
 }
 
+impl GptqFormat {
+    /// The format that `checkpoint_format`, `format` or AutoRound's `packing_format` names; `None` where that is no
+    /// format of GPTQ.
+    ///
+    /// A file may hold another than it names: stored zeros tell, where all are the middle of the range or one less.
+    ///
+    /// # Source
+    /// GPTQModel 7.7.0; auto-round 0.16.1, `inference.backend`.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<GptqFormat> {
+        Some(match name {
+            "gptq" | "auto_round:auto_gptq" | "auto_round:gptq" => GptqFormat::V1,
+            "gptq_v2" | "auto_round" | "auto_round:gptqmodel" => GptqFormat::V2,
+            "gptq_p" => GptqFormat::Planar,
+            _ => return None,
+        })
+    }
+}
+
 /// Codes of 2 to 8 bits that lie along the inputs, with zeros that lie along the outputs.
 ///
 /// Where a file of version 1 has the highest zero, it is 0, as in GPTQModel's conversion and ExLlama's kernels;

@@ -1,9 +1,9 @@
-//! `int-quantized` of compressed-tensors.
+//! Integers of 8 bits, in compressed-tensors, torchao and quanto.
 
 use tensorhold_core::{Dtype, Result};
 
 use super::fp8::SCALE_DTYPES;
-use super::{Axis, Number, Numbers, Packed, Parts, Recipe, Scheme, Value, Zeros};
+use super::{Axis, Change, Number, Numbers, Packed, Part, Parts, Recipe, Scheme, Value, Zeros};
 use crate::codec::BitOrder;
 
 /// Integers of 8 bits, one in a byte.
@@ -13,32 +13,34 @@ use crate::codec::BitOrder;
 /// shape of the scales, may be missing.
 ///
 /// # Source
-/// compressed-tensors 0.20.0, `int-quantized` and `naive-quantized`.
+/// compressed-tensors 0.20.0, `int-quantized` and `naive-quantized`; `Int8Tensor` and `IntxUnpackedToInt8Tensor` of torchao 0.18
+/// (`qdata`, `scale`, `zero_point`, which may be a float); `qint8` of quanto (`weight._data`, `weight._scale`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IntQuantized {
     /// Inputs that share a scale, all where `None`.
     pub group_size: Option<u64>,
 }
 
+const WEIGHTS: &[&str] = &["weight", "qdata", "weight._data"];
+const SCALES: &[&str] = &["weight_scale", "scale", "weight._scale"];
+const ZEROS: &[&str] = &["weight_zero_point", "zero_point"];
+
 impl Scheme for IntQuantized {
-    const PARTS: &'static [&'static str] = &["weight", "weight_scale", "weight_zero_point"];
+    const PARTS: &'static [&'static str] = &[
+        WEIGHTS[0], WEIGHTS[1], WEIGHTS[2], SCALES[0], SCALES[1], SCALES[2], ZEROS[0], ZEROS[1],
+    ];
     const CONFIG_KEYS: &'static [&'static str] =
         &["num_bits", "type", "symmetric", "strategy", "group_size"];
 
     fn recipe(&self, parts: &Parts<'_>) -> Result<Recipe> {
-        let weight = parts.part("weight")?.of_dtype(&[Dtype::I8])?;
+        let weight = parts.first_of(WEIGHTS)?.of_dtype(&[Dtype::I8])?;
         let [rows, columns] = weight.dims()?;
         let group_size = super::awq::group_size(self.group_size, columns)?;
-        let scales = parts.part("weight_scale")?.of_dtype(SCALE_DTYPES)?;
+        let scales = parts.first_of(SCALES)?.of_dtype(SCALE_DTYPES)?;
         let (groups, grid) = super::pack::grid(scales, [rows, columns], group_size)?;
-        let zeros = parts.find("weight_zero_point").map(|zeros| {
-            let zeros = zeros.of_dtype(&[Dtype::I8])?.of_shape(&[scales.shape])?;
-            zeros.elements(grid, Axis::Columns)
-        });
-        let zeros = zeros.transpose()?.map(|stored| Numbers {
-            stored,
-            number: Number::Signed,
-        });
+        let zeros = ZEROS.iter().find_map(|name| parts.find(name));
+        let zeros = zeros.map(|part| zero_points(part.of_shape(&[scales.shape])?, grid));
+        let zeros = zeros.transpose()?;
         let packed = Packed {
             order: BitOrder::lsb(8)?,
             along: Axis::Columns,
@@ -55,4 +57,16 @@ impl Scheme for IntQuantized {
         }
         .checked()
     }
+}
+
+/// Integers of 8 bits, or floats.
+fn zero_points(part: Part<'_>, grid: [u64; 3]) -> Result<Numbers> {
+    if part.dtype != Dtype::I8 {
+        return part.of_dtype(SCALE_DTYPES)?.numbers(grid, Axis::Columns);
+    }
+    Ok(Numbers {
+        stored: part.elements(grid, Axis::Columns)?,
+        number: Number::Signed,
+        change: Change::None,
+    })
 }

@@ -34,26 +34,45 @@
 //! Each scheme is a file with the names of its parts, the keys of its configuration and its recipe.
 
 mod awq;
+mod awq_gemv;
+mod bitnet;
+mod bitsandbytes;
+mod flat;
 mod fp8;
 mod gptq;
+mod hqq;
 mod int8;
+mod mlx;
+mod modelopt;
 mod mx;
+mod numbers;
 mod nvfp4;
 mod pack;
 mod parts;
+mod quanto;
 mod recipe;
 mod stored;
 mod window;
 
 pub use awq::AwqGemm;
+pub use awq_gemv::AwqGemv;
+pub use bitnet::{BitNet, BitNetScale};
+pub use bitsandbytes::{Bitsandbytes4, Bitsandbytes8, NestedScales};
+pub(crate) use flat::{Stretch, stretches};
 pub use fp8::Fp8;
 pub use gptq::{Gptq, GptqFormat};
+pub use hqq::Hqq;
 pub use int8::IntQuantized;
-pub use mx::{Mx, MxNames};
+pub use mlx::{Mlx, MlxMode};
+pub use modelopt::W4a16Awq;
+pub use mx::{Mx, MxNames, ScaleOrder};
+pub use numbers::{Change, Nested, Number, Numbers};
+pub(crate) use numbers::{N_CODES, one_row};
 pub use nvfp4::{Nvfp4, Nvfp4Names};
 pub use pack::{PackOrder, PackQuantized};
 pub use parts::{Part, Parts};
-pub use recipe::{Effect, Global, Groups, Number, Numbers, Recipe, Value, Zeros};
+pub use quanto::QuantoBits;
+pub use recipe::{Effect, Global, Groups, Recipe, Value, Zeros};
 pub use stored::{Axis, Entries, Packed, Stored};
 pub use window::{Need, Window};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, n_elements};
 
-use super::recipe::{Number, Numbers};
+use super::numbers::{Change, Number, Numbers};
 use super::stored::{Axis, Entries, Packed, Stored};
 use crate::codec::E8m0;
 
@@ -112,18 +112,37 @@ impl Part<'_> {
 
     /// Entries of matrices of this size; `lines` is as in [`Stored`].
     ///
-    /// The tensor must have as many elements as such entries take.
+    /// The tensor must have as many elements as such entries take. One whose elements are narrower than a byte is
+    /// one of bytes.
     pub(super) fn stored(self, size: [u64; 3], lines: Axis, entries: Entries) -> Result<Stored> {
+        let dtype = match self.dtype.width_bytes() {
+            Some(_) => self.dtype,
+            None => Dtype::U8,
+        };
+        self.stored_as(dtype, size, lines, entries)
+    }
+
+    /// As [`Part::stored`], with the tensor's bytes taken for elements of another type.
+    pub(super) fn stored_as(
+        self,
+        dtype: Dtype,
+        size: [u64; 3],
+        lines: Axis,
+        entries: Entries,
+    ) -> Result<Stored> {
         let stored = Stored {
             part: self.name,
-            dtype: self.dtype,
+            dtype,
             size,
             lines,
             entries,
         };
         stored.check()?;
         let view = stored.view()?;
-        match n_elements(&view) == n_elements(self.shape) {
+        let n_bits = |dtype: Dtype, shape: &[u64]| {
+            n_elements(shape).and_then(|n| n.checked_mul(dtype.width_bits().into()))
+        };
+        match n_bits(dtype, &view) == n_bits(self.dtype, self.shape) {
             true => Ok(stored),
             false => {
                 let [experts, rows, columns] = size;
@@ -160,6 +179,7 @@ impl Part<'_> {
         Ok(Numbers {
             stored: self.elements(size, lines)?,
             number,
+            change: Change::None,
         })
     }
 

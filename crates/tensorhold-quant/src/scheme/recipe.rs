@@ -2,12 +2,13 @@
 
 use core::ops::Range;
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Granularity, Result, n_elements};
+use tensorhold_core::{Error, ErrorKind, Granularity, Result, n_elements};
 
-use super::stored::{Axis, Entries, Stored};
+use super::flat;
+use super::numbers::Numbers;
+use super::stored::{Axis, Stored};
 use super::window::{Need, Window};
-use crate::can_cast;
-use crate::codec::{E8m0, FloatCode, FourBitTable};
+use crate::codec::{FloatCode, FourBitTable};
 
 /// What a code stands for, before scales and zeros.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,28 +23,6 @@ pub enum Value {
     Table(FourBitTable),
 }
 
-/// What an element stands for where each is a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Number {
-    /// A float, of this type whatever the tensor's type says.
-    Float(Dtype),
-    /// A power of two.
-    Power(E8m0),
-    /// An integer of 8 bits, in two's complement.
-    Signed,
-    /// An integer of 8 bits.
-    Unsigned,
-}
-
-/// Numbers, one for each group of codes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Numbers {
-    /// Where they lie: one row and one column for each group.
-    pub stored: Stored,
-    /// What they are.
-    pub number: Number,
-}
-
 /// What a second scale does to the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
@@ -54,7 +33,7 @@ pub enum Effect {
 }
 
 /// A second scale, one of a matrix or one of all.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Global {
     /// Where it is, one row and one column.
     pub numbers: Numbers,
@@ -62,11 +41,13 @@ pub struct Global {
     pub effect: Effect,
 }
 
-/// What is taken away from a code or added to its product.
+/// What is done to a value besides its scale.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Zeros {
     /// Nothing: a weight is `value * scale`.
     None,
+    /// The product is multiplied once more, after it was rounded: `value * scale * factor`.
+    Factor(f32),
     /// A number for all: `(value - zero) * scale`.
     Constant(f32),
     /// Codes, to each of which `plus` is added and a carry is dropped: `(value - zero) * scale`.
@@ -93,18 +74,20 @@ pub struct Groups {
 
 /// What the parts of a quantized weight mean, enough to compute it.
 ///
-/// A weight is a matrix of rows (outputs) and columns (inputs), or one such matrix for each expert.
+/// A weight is a matrix of rows (outputs) and columns (inputs), or one such matrix for each expert. Where groups go on from
+/// one row into the next, codes are a matrix of another size with as many elements in the same order, such as one
+/// row: rows and columns of groups are those of that matrix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
-    /// The shape of the weight: rows and columns, with experts before them where there are such.
+    /// The shape of the weight: rows and columns, with experts before them where there are such; or one dimension.
     pub shape: Vec<u64>,
-    /// The codes, one for each element of the weight.
+    /// The codes, one for each element of the weight, in its own size or in another that has as many.
     pub codes: Stored,
     /// What a code stands for.
     pub value: Value,
     /// Which codes share a scale.
     pub groups: Groups,
-    /// The scales.
+    /// The scales; columns past those of the groups are what fills up the part.
     pub scales: Numbers,
     /// A second scale.
     pub global: Option<Global>,
@@ -115,10 +98,28 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Experts, rows and columns.
+    /// Experts, rows and columns of the weight.
     #[must_use]
     pub fn size(&self) -> [u64; 3] {
-        self.codes.size
+        match *self.shape {
+            [experts, rows, columns] => [experts, rows, columns],
+            [rows, columns] => [1, rows, columns],
+            [columns] => [1, 1, columns],
+            _ => self.codes.size,
+        }
+    }
+
+    /// Whether codes are a matrix of another size than the weight.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.size() != self.codes.size
+    }
+
+    /// The window of the matrix of codes that has all of `window` of the weight.
+    pub(crate) fn inner(&self, window: &Window) -> Window {
+        match self.is_flat() {
+            true => flat::cover(self.size(), window, self.codes.size),
+            false => window.clone(),
+        }
     }
 
     /// All of the weight.
@@ -142,19 +143,18 @@ impl Recipe {
     pub fn needs(&self, window: &Window) -> Result<Vec<Need>> {
         self.check()?;
         window.check(self.size())?;
+        let window = &self.inner(window);
         let grid = self.grid(window);
-        let mut needs = vec![
-            Need::of(&self.codes, window)?,
-            Need::of(&self.scales.stored, &grid)?,
-        ];
+        let mut needs = vec![Need::of(&self.codes, window)?];
+        self.scales.add_needs(&grid, &mut needs)?;
         if let Some(Global { numbers, .. }) = &self.global {
-            needs.push(Need::of(&numbers.stored, &window.global(&numbers.stored))?);
+            numbers.add_needs(&window.global(&numbers.stored), &mut needs)?;
         }
         match &self.zeros {
-            Zeros::None | Zeros::Constant(_) => {}
+            Zeros::None | Zeros::Factor(_) | Zeros::Constant(_) => {}
             Zeros::Packed { stored, .. } => needs.push(Need::of(stored, &grid)?),
             Zeros::Numbers(numbers) | Zeros::Bias(numbers) => {
-                needs.push(Need::of(&numbers.stored, &grid)?)
+                numbers.add_needs(&grid, &mut needs)?
             }
         }
         if let Some(index) = &self.group_index {
@@ -171,11 +171,15 @@ impl Recipe {
     /// The units in which the parts of this weight can be cut so that each piece is a weight of its own.
     #[must_use]
     pub fn granularity(&self) -> Granularity {
-        let rows = self.unit(Axis::Rows, self.groups.rows);
-        let columns = self.unit(Axis::Columns, self.groups.columns);
-        let experts = (self.shape.len() > 2).then_some(1);
+        let mut rows = self.unit(Axis::Rows, self.groups.rows);
+        let mut columns = self.unit(Axis::Columns, self.groups.columns);
+        if self.is_flat() {
+            [rows, columns] = flat::units(self.size(), self.codes.size, columns);
+        }
+        let experts = if self.is_flat() { self.size()[0] } else { 1 };
+        let units = [experts, rows, columns];
         Granularity {
-            units: experts.into_iter().chain([rows, columns]).collect(),
+            units: units[3 - self.shape.len().min(3)..].to_vec(),
         }
     }
 
@@ -187,9 +191,10 @@ impl Recipe {
         }
         let zeros = match &self.zeros {
             Zeros::Packed { stored, .. } => stored.unit(axis),
-            _ => 1,
+            Zeros::Numbers(numbers) | Zeros::Bias(numbers) => numbers.unit(axis),
+            Zeros::None | Zeros::Factor(_) | Zeros::Constant(_) => 1,
         };
-        let grid = least_common_multiple(zeros, self.scales.stored.unit(axis));
+        let grid = least_common_multiple(zeros, self.scales.unit(axis));
         least_common_multiple(codes, group.saturating_mul(grid))
     }
 
@@ -225,9 +230,10 @@ impl Recipe {
 
     /// Refuses a recipe whose parts are not those of one weight, so that all their places are there.
     fn check(&self) -> Result<()> {
-        let (size, grid) = (self.size(), self.check_size()?);
-        let [experts, _, columns] = size;
-        self.codes.check_codes(size)?;
+        let mut grid = self.check_size()?;
+        let [experts, _, columns] = self.codes.size;
+        self.codes.check_codes(self.codes.size)?;
+        grid[2] = grid[2].max(self.scales.stored.size[2]);
         self.scales.check(grid)?;
         if let Some(Global { numbers, .. }) = &self.global {
             let n_globals = if numbers.stored.size[0] == 1 {
@@ -238,7 +244,7 @@ impl Recipe {
             numbers.check([n_globals, 1, 1])?;
         }
         match &self.zeros {
-            Zeros::None | Zeros::Constant(_) => {}
+            Zeros::None | Zeros::Factor(_) | Zeros::Constant(_) => {}
             Zeros::Packed { stored, .. } => stored.check_codes(grid)?,
             Zeros::Numbers(numbers) | Zeros::Bias(numbers) => numbers.check(grid)?,
         }
@@ -250,7 +256,7 @@ impl Recipe {
 
     /// The size of the grid of groups, if shape, size and groups are those of a weight.
     fn check_size(&self) -> Result<[u64; 3]> {
-        let size = self.size();
+        let size = self.codes.size;
         let n_bits = n_elements(&size).and_then(|n_codes| n_codes.checked_mul(64));
         if n_bits.is_none() {
             let message = format!("a weight of {:?} passes 2^64 bits", self.shape);
@@ -261,10 +267,9 @@ impl Recipe {
             rows: high,
             columns: wide,
         } = self.groups;
-        if high == 0
-            || wide == 0
-            || (self.shape != size && (experts != 1 || self.shape != size[1..]))
-        {
+        let is_same = n_elements(&self.shape) == n_elements(&size);
+        let is_one = !self.is_flat() || experts == 1;
+        if high == 0 || wide == 0 || !is_same || !is_one || !matches!(self.shape.len(), 1..=3) {
             let message = format!(
                 "{:?} codes in groups of {high} x {wide} are no weight of {:?}",
                 size, self.shape
@@ -275,24 +280,7 @@ impl Recipe {
     }
 }
 
-impl Numbers {
-    /// Refuses another size, and numbers that elements cannot be.
-    fn check(&self, size: [u64; 3]) -> Result<()> {
-        let Numbers { stored, number } = self;
-        let width = match *number {
-            Number::Float(dtype) if can_cast(dtype, Dtype::F32) => dtype.width_bytes(),
-            Number::Float(_) => None,
-            Number::Power(_) | Number::Signed | Number::Unsigned => Some(1),
-        };
-        let is_packed = matches!(stored.entries, Entries::Packed(_));
-        if is_packed || width.is_none() || width != stored.dtype.width_bytes() {
-            return Err(stored.wrong(&format!("its elements are no {number:?}")));
-        }
-        stored.check_size(size)
-    }
-}
-
-fn least_common_multiple(a: u64, b: u64) -> u64 {
+pub(super) fn least_common_multiple(a: u64, b: u64) -> u64 {
     let (mut divisor, mut rest) = (a, b);
     while rest != 0 {
         (divisor, rest) = (rest, divisor % rest);

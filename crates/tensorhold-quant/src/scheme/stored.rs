@@ -107,6 +107,10 @@ impl Stored {
         let Some(order) = self.order_along(axis) else {
             return 1;
         };
+        if order.has_parts() {
+            let [_, rows, columns] = self.size;
+            return if axis == Axis::Rows { rows } else { columns }.max(1);
+        }
         let width = self.width_bytes();
         let is_unit = |codes: &u64| {
             let before = order.bytes_of(0..*codes).map(|bytes| bytes.end);

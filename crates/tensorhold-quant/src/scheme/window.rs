@@ -62,9 +62,10 @@ impl Window {
 pub struct Need {
     /// What the tensor's name ends in.
     pub part: &'static str,
-    /// The type of its elements.
+    /// The type that its elements are taken for: U8 where the tensor's own are narrower than a byte, and where codes
+    /// lie in floats.
     pub dtype: Dtype,
-    /// The tensor as one of three dimensions, with the same elements in the same order.
+    /// The tensor as one of three dimensions, with the same bytes in the same order.
     pub view: [u64; 3],
     /// Of each of these dimensions the positions that are needed.
     pub ranges: [Range<u64>; 3],

@@ -6,7 +6,7 @@ use super::super::module::Module;
 use super::super::name::SchemeName;
 use super::super::reading::{Reading, ambiguous, assumed};
 use crate::codec::FloatCode;
-use crate::scheme::{Mx, MxNames, Nvfp4, Nvfp4Names, Scheme};
+use crate::scheme::{Mx, MxNames, Nvfp4, Nvfp4Names, ScaleOrder, Scheme};
 
 /// Bytes of codes of 6 bits for one scale.
 const BYTES_OF_6: u64 = 24;
@@ -76,6 +76,7 @@ pub(in super::super) fn gpt_oss(module: &Module<'_>) -> Option<Reading> {
     let scheme = Mx {
         float: FloatCode::E2m1,
         names: MxNames::GptOss,
+        scales: ScaleOrder::Rows,
     };
     let reading = Reading::new(SchemeName::Mxfp4, Mx::PARTS, module.recipe(&scheme));
     Some(reading.scales("_scales").suffix(""))
@@ -91,7 +92,13 @@ fn of_mx(module: &Module<'_>, names: MxNames) -> Reading {
         Ok(float) if float.width_bits() == 4 => SchemeName::Mxfp4,
         _ => SchemeName::Mxfp6,
     };
-    let recipe = float.and_then(|float| module.recipe(&Mx { float, names }));
+    let recipe = float.and_then(|float| {
+        module.recipe(&Mx {
+            float,
+            names,
+            scales: ScaleOrder::Rows,
+        })
+    });
     Reading::new(scheme, Mx::PARTS, recipe)
 }
 
