@@ -21,4 +21,4 @@ pub mod detect;
 pub mod scheme;
 
 pub use cast::{can_cast, cast};
-pub use dequant::dequantize;
+pub use dequant::{PartBytes, Store, dequantize, dequantize_parts};

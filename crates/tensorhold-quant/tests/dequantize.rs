@@ -5,11 +5,11 @@
 use proptest::prelude::*;
 use tensorhold_core::{Dtype, ErrorKind};
 use tensorhold_quant::codec::{BitOrder, BlockedScales, E8m0, FloatCode, FourBitTable};
-use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{
     Axis, Change, Effect, Entries, Global, Groups, Number, Numbers, Packed, Recipe, Stored, Value,
     Window, Zeros,
 };
+use tensorhold_quant::{PartBytes, Store, cast, dequantize, dequantize_parts};
 
 /// A byte that depends on its place and on what it is of.
 fn noise(seed: u64, place: u64) -> u8 {
@@ -218,6 +218,8 @@ fn values() -> impl Strategy<Value = Value> {
         Just(Value::Signed),
         Just(Value::Float(FloatCode::E2m1)),
         Just(Value::Float(FloatCode::E3m2)),
+        Just(Value::Float(FloatCode::E4m3)),
+        Just(Value::Float(FloatCode::E5m2)),
         Just(Value::Table(FourBitTable::NF4)),
     ]
 }
@@ -385,6 +387,50 @@ proptest! {
         dequantize(&recipe, &window, &given, Dtype::F32, &mut found).unwrap();
         for (found, expected) in found.as_chunks().0.iter().zip(expected) {
             prop_assert_eq!(f32::from_le_bytes(*found).to_bits(), expected.to_bits());
+        }
+    }
+}
+
+/// The bytes that [`Need::span`] names, out of those of the whole parts.
+fn spanned<'a>(recipe: &Recipe, window: &Window, parts: &'a [Vec<u8>]) -> Vec<PartBytes<'a>> {
+    let needs = recipe.needs(window).unwrap();
+    let spans = needs.iter().zip(parts).map(|(need, part)| {
+        let span = need.span().unwrap();
+        PartBytes::Spanned(&part[span.start as usize..span.end as usize])
+    });
+    spans.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn every_way_to_memory_has_the_weights_of_f32_rounded_once(
+        recipe in recipes(),
+        cuts in any::<[u64; 6]>(),
+        shift in 0usize..40,
+    ) {
+        let parts = parts_of(&recipe);
+        let window = window(recipe.size(), cuts);
+        let given = needed(&recipe, &window, &parts);
+        let given: Vec<&[u8]> = given.iter().map(|bytes| &bytes[..]).collect();
+        let n_weights: u64 = [&window.experts, &window.rows, &window.columns]
+            .iter()
+            .map(|range| range.end - range.start)
+            .product();
+        let mut singles = vec![0; n_weights as usize * 4];
+        dequantize(&recipe, &window, &given, Dtype::F32, &mut singles).unwrap();
+        for to in [Dtype::F32, Dtype::BF16, Dtype::F16, Dtype::F8_E4M3] {
+            let n_bytes = n_weights as usize * to.width_bytes().unwrap() as usize;
+            let mut expected = vec![0; n_bytes];
+            cast(Dtype::F32, &singles, to, &mut expected).unwrap();
+            for store in [Store::Through, Store::Past] {
+                let mut room = vec![0xa5; shift + n_bytes];
+                let from = spanned(&recipe, &window, &parts);
+                dequantize_parts(&recipe, &window, &from, to, store, &mut room[shift..]).unwrap();
+                prop_assert_eq!(&room[shift..], &expected[..], "{} {:?}", to, store);
+                prop_assert!(room[..shift].iter().all(|byte| *byte == 0xa5));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::single;
 
 /// A float type that elements can be written as.
-pub(super) trait Encode {
+pub(crate) trait Encode {
     /// One element, little-endian.
     type Bytes: Copy;
 
@@ -26,7 +26,7 @@ pub(super) fn encode_all<T: Encode>(singles: &[[u8; 4]], into: &mut [u8]) {
 macro_rules! encoders {
     ($($(#[$doc:meta])* $name:ident: $bits:ty => $encode:expr;)*) => {$(
         $(#[$doc])*
-        pub(super) struct $name;
+        pub(crate) struct $name;
 
         impl Encode for $name {
             type Bytes = [u8; size_of::<$bits>()];

@@ -11,7 +11,7 @@
 //! of a stretch; here it is always the first. F32 to BF16 has 0xffff in both.
 
 pub(crate) mod decode;
-mod encode;
+pub(crate) mod encode;
 #[cfg(target_arch = "x86_64")]
 mod half;
 pub(crate) mod level;

@@ -61,6 +61,12 @@ impl FloatCode {
         value[0]
     }
 
+    /// The bits of the F32 that a code of [`E2m1`] is.
+    #[inline(always)]
+    pub(crate) fn e2m1_bits(code: u8) -> u32 {
+        signed::<1, 1, 4>(code)
+    }
+
     /// The numbers that all codes are, in the order of the codes, for kernels that look them up: the first
     /// 16 or 64 of them for the floats of 4 and 6 bits, and then again.
     #[must_use]
@@ -97,7 +103,7 @@ impl Work for Decode<'_> {
     fn run(self) {
         let Decode { code, codes, into } = self;
         match code {
-            E2m1 => decode_as(codes, into, signed::<1, 1, 4>),
+            E2m1 => decode_as(codes, into, FloatCode::e2m1_bits),
             E2m3 => decode_as(codes, into, signed::<3, 1, 6>),
             E3m2 => decode_as(codes, into, signed::<2, 3, 6>),
             E4m3 => decode_as(codes, into, whole_byte::<F8E4m3>),

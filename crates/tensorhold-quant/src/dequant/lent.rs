@@ -13,11 +13,24 @@ use crate::scheme::{
     Axis, Change, Entries, N_CODES, Need, Nested, Number, Numbers, Packed, Stored, Window, one_row,
 };
 
+/// The bytes of a part that a window needs, as they lie in memory.
+#[derive(Debug, Clone, Copy)]
+pub enum PartBytes<'a> {
+    /// Those of [`Need::stretches`], one stretch behind the other.
+    Joined(&'a [u8]),
+    /// Those of [`Need::span`]: from the first that is needed to the last, with what lies between in the tensor.
+    Spanned(&'a [u8]),
+}
+
 /// The bytes that [`Need`] names.
 pub(super) struct Lent<'a> {
     stored: &'a Stored,
     bytes: &'a [u8],
     ranges: [Range<u64>; 3],
+    /// From one line to the next, in bytes.
+    line_pitch: usize,
+    /// From one matrix to the next, in bytes.
+    matrix_pitch: usize,
     /// Room for one run.
     packed: Vec<u8>,
     /// Room for codes in the order of the part.
@@ -30,8 +43,11 @@ impl<'a> Lent<'a> {
     ///
     /// # Errors
     /// `InvalidArgument` when they are more or fewer than `need` says.
-    fn new(stored: &'a Stored, need: Need, bytes: &'a [u8]) -> Result<Lent<'a>> {
-        let wanted = need.size_bytes()?;
+    fn new(stored: &'a Stored, need: Need, part: PartBytes<'a>) -> Result<Lent<'a>> {
+        let (bytes, wanted) = match part {
+            PartBytes::Joined(bytes) => (bytes, need.size_bytes()?),
+            PartBytes::Spanned(bytes) => (bytes, need.span()?.len()),
+        };
         if wanted != bytes.len() as u64 {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -42,11 +58,18 @@ impl<'a> Lent<'a> {
                 ),
             ));
         }
+        let [_, lines, elements] = match part {
+            PartBytes::Joined(_) => need.ranges.each_ref().map(|range| range.end - range.start),
+            PartBytes::Spanned(_) => need.view,
+        };
+        let line_pitch = (elements * stored.width_bytes()) as usize;
         let (packed, codes, numbers) = (Vec::new(), Vec::new(), Vec::new());
         Ok(Lent {
             stored,
             bytes,
             ranges: need.ranges,
+            line_pitch,
+            matrix_pitch: lines as usize * line_pitch,
             packed,
             codes,
             numbers,
@@ -222,12 +245,8 @@ impl<'a> Lent<'a> {
     /// Where a line begins in the bytes that there are.
     fn line_start(&self, matrix: u64, line: u64) -> usize {
         let [matrices, lines, _] = &self.ranges;
-        let n_lines = lines.end - lines.start;
-        ((matrix - matrices.start) * n_lines + line - lines.start) as usize * self.line_bytes()
-    }
-
-    fn line_bytes(&self) -> usize {
-        ((self.ranges[2].end - self.ranges[2].start) * self.stored.width_bytes()) as usize
+        let (matrix, line) = (matrix - matrices.start, line - lines.start);
+        matrix as usize * self.matrix_pitch + line as usize * self.line_pitch
     }
 }
 
@@ -290,13 +309,13 @@ impl LentNested {
 /// The needs of a window with the bytes that are given for them, one after another.
 pub(super) struct Lender<'a, 'b> {
     needs: vec::IntoIter<Need>,
-    parts: slice::Iter<'b, &'a [u8]>,
+    parts: slice::Iter<'b, PartBytes<'a>>,
 }
 
 impl<'a, 'b> Lender<'a, 'b> {
     /// # Errors
     /// `InvalidArgument` when there are more or fewer parts than needs.
-    pub(super) fn new(needs: Vec<Need>, parts: &'b [&'a [u8]]) -> Result<Lender<'a, 'b>> {
+    pub(super) fn new(needs: Vec<Need>, parts: &'b [PartBytes<'a>]) -> Result<Lender<'a, 'b>> {
         match needs.len() == parts.len() {
             true => Ok(Lender {
                 needs: needs.into_iter(),
@@ -309,7 +328,7 @@ impl<'a, 'b> Lender<'a, 'b> {
     /// The next part, which is `stored`.
     pub(super) fn lend(&mut self, stored: &'a Stored) -> Result<Lent<'a>> {
         match (self.needs.next(), self.parts.next()) {
-            (Some(need), Some(bytes)) => Lent::new(stored, need, bytes),
+            (Some(need), Some(part)) => Lent::new(stored, need, *part),
             _ => Err(wrong_number(1, 0)),
         }
     }

@@ -4,6 +4,7 @@
 //! for each tile of rows and columns:
 //!     codes, scales, zeros of the tile <- where the recipe says that they lie
 //!     for each row: value of each code as F32; (value - zero) * scale, one group at a time; round to the wanted type
+//!     put the row in its place
 //! ```
 //!
 //! A weight is computed in F32 and rounded once, to nearest even, as [`cast`] does; a second scale goes into
@@ -14,6 +15,7 @@
 //! the same results in that type where it has 16 bits, since no product of a code and such a scale loses bits in F32.
 
 mod lent;
+mod store;
 mod tile;
 mod transpose;
 mod value;
@@ -25,10 +27,15 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
 use crate::scheme::{Axis, Recipe, Stretch, Window, stretches};
 use crate::{can_cast, cast};
+use store::{Fence, put_all};
 use tile::Tiles;
+use value::{Brain, Single};
+
+pub use lent::PartBytes;
+pub use store::Store;
 
 /// Rows and columns of a tile of codes whose lines go along columns.
-const WIDE: [u64; 2] = [32, 2048];
+const WIDE: [u64; 2] = [32, 4096];
 /// Those of one whose lines go along rows.
 const TALL: [u64; 2] = [128, 1024];
 
@@ -48,6 +55,22 @@ pub fn dequantize(
     to: Dtype,
     into: &mut [u8],
 ) -> Result<()> {
+    let parts: Vec<PartBytes<'_>> = parts.iter().copied().map(PartBytes::Joined).collect();
+    dequantize_parts(recipe, window, &parts, to, Store::Through, into)
+}
+
+/// Does what [`dequantize`] does with parts as they lie in memory, and weights to memory as `store` says.
+///
+/// # Errors
+/// As [`dequantize`].
+pub fn dequantize_parts(
+    recipe: &Recipe,
+    window: &Window,
+    parts: &[PartBytes<'_>],
+    to: Dtype,
+    store: Store,
+    into: &mut [u8],
+) -> Result<()> {
     let width = check(recipe, window, to, into.len())?;
     let inner = recipe.inner(window);
     let mut tiles = Tiles::new(recipe, window, &inner, parts)?;
@@ -55,16 +78,32 @@ pub fn dequantize(
         Axis::Columns => WIDE,
         Axis::Rows => TALL,
     };
-    let columns = recipe.codes.size[2];
+    let _fence = Fence(store);
+    let (mut singles, mut casted) = (Vec::new(), Vec::new());
     for tile in tiles_of(&inner, size) {
-        tiles.weights(&tile, |row, weights| {
+        let n_columns = (tile.columns.end - tile.columns.start) as usize;
+        tiles.rows(&tile, |number, row| {
             if recipe.is_flat() {
-                let first = (tile.rows.start + row as u64) * columns + tile.columns.start;
-                return scatter(recipe.size(), window, first, weights, to, into);
+                singles.resize(n_columns * 4, 0);
+                row.weigh::<Single>(Store::Through, &mut singles);
+                let line = (tile.rows.start + number as u64) * recipe.codes.size[2];
+                let first = line + tile.columns.start;
+                return scatter(recipe.size(), window, first, &singles, to, into);
             }
-            let at = place(window, &tile, row) * width;
-            let into = &mut into[at..][..weights.len() / 4 * width];
-            cast(Dtype::F32, weights, to, into)
+            let at = place(window, &tile, number) * width;
+            let into = &mut into[at..][..n_columns * width];
+            match to {
+                Dtype::BF16 => row.weigh::<Brain>(store, into),
+                Dtype::F32 => row.weigh::<Single>(store, into),
+                _ => {
+                    singles.resize(n_columns * 4, 0);
+                    casted.resize(n_columns * width, 0);
+                    row.weigh::<Single>(Store::Through, &mut singles);
+                    cast(Dtype::F32, &singles, to, &mut casted)?;
+                    put_all(store, &casted, into);
+                }
+            }
+            Ok(())
         })?;
     }
     Ok(())

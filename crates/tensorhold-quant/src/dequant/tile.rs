@@ -1,11 +1,11 @@
-//! One tile after another of a weight, as F32.
+//! One tile after another of a weight.
 
 use tensorhold_core::{Error, ErrorKind, Result};
 
-use super::lent::{Lender, Lent, LentNumbers};
-use super::value::{Columns, Groups, weigh};
+use super::lent::{Lender, Lent, LentNumbers, PartBytes};
+use super::value::{Columns, Groups, Row};
 use super::zeros::LentZeros;
-use crate::scheme::{Effect, Recipe, Window};
+use crate::scheme::{Axis, Effect, Recipe, Window};
 
 /// What the tiles of one window are made of.
 pub(super) struct Tiles<'a> {
@@ -20,14 +20,13 @@ pub(super) struct Tiles<'a> {
     buffers: Buffers,
 }
 
-/// Room for the codes and groups of a tile, and for the weights of one row.
+/// Room for the codes and groups of a tile, and for the numbers of one row.
 #[derive(Default)]
 struct Buffers {
     codes: Vec<u8>,
     scales: Vec<f32>,
     zeros: Vec<f32>,
     numbers: Vec<f32>,
-    row: Vec<u8>,
 }
 
 impl<'a> Tiles<'a> {
@@ -36,7 +35,7 @@ impl<'a> Tiles<'a> {
         recipe: &'a Recipe,
         window: &Window,
         inner: &Window,
-        parts: &[&'a [u8]],
+        parts: &[PartBytes<'a>],
     ) -> Result<Tiles<'a>> {
         let mut lender = Lender::new(recipe.needs(window)?, parts)?;
         let (codes, scales) = (
@@ -61,45 +60,66 @@ impl<'a> Tiles<'a> {
         })
     }
 
-    /// Gives `use_` the weights of every row of the one matrix of `tile`, as bytes of F32.
-    pub(super) fn weights(
+    /// Gives `use_` every row of the one matrix of `tile`, with its number in it.
+    pub(super) fn rows(
         &mut self,
         tile: &Window,
-        mut use_: impl FnMut(usize, &[u8]) -> Result<()>,
+        mut use_: impl FnMut(usize, &mut Row<'_>) -> Result<()>,
     ) -> Result<()> {
         let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
         let grid = self.grid(tile);
         self.read_scales(tile, &grid)?;
-        self.buffers.codes.resize(n_rows * n_columns, 0);
-        self.codes.codes(tile, &mut self.buffers.codes)?;
         let mut buffers = core::mem::take(&mut self.buffers);
         buffers.numbers.resize(n_columns, 0.0);
-        buffers.row.resize(n_columns * 4, 0);
+        // Where codes go along the lines, those of a row are still in the caches when they become weights.
+        let together = match self.recipe.codes.lines {
+            Axis::Columns => 1,
+            Axis::Rows => n_rows,
+        };
+        buffers.codes.resize(together * n_columns, 0);
         for row in 0..n_rows {
-            self.row(tile, &grid, row, &mut buffers);
-            use_(row, &buffers.row)?;
+            if row % together == 0 {
+                let first = tile.rows.start + row as u64;
+                let rows = Window {
+                    rows: first..first + together as u64,
+                    ..tile.clone()
+                };
+                self.codes.codes(&rows, &mut buffers.codes)?;
+            }
+            use_(
+                row,
+                &mut self.row(tile, &grid, (row, row % together), &mut buffers),
+            )?;
         }
         self.buffers = buffers;
         Ok(())
     }
 
-    /// Writes the weights of a row of `tile` into the buffer for it, as F32.
-    fn row(&self, tile: &Window, grid: &Window, row: usize, buffers: &mut Buffers) {
+    /// A row of `tile`, whose codes are those of row `place` of the buffer.
+    fn row<'r>(
+        &'r self,
+        tile: &Window,
+        grid: &Window,
+        (row, place): (usize, usize),
+        buffers: &'r mut Buffers,
+    ) -> Row<'r> {
         let Recipe { value, groups, .. } = self.recipe;
         let group_row = (tile.rows.start + row as u64) / groups.rows - grid.rows.start;
         let [.., n_groups] = grid.size().map(|size| size as usize);
         let first = group_row as usize * n_groups;
-        let groups = Groups {
-            scales: &buffers.scales[first..][..n_groups],
-            zeros: &buffers.zeros[first..][..n_groups],
-            columns: self.columns(tile, grid),
-            rule: self.zeros.rule(),
-        };
         let n_columns = buffers.numbers.len();
-        let codes = &buffers.codes[row * n_columns..][..n_columns];
-        let bits = self.recipe.codes.code_bits();
-        let (numbers, into) = (&mut buffers.numbers, &mut buffers.row);
-        weigh(*value, bits, codes, groups, numbers, into);
+        Row {
+            value: *value,
+            bits: self.recipe.codes.code_bits(),
+            codes: &buffers.codes[place * n_columns..][..n_columns],
+            groups: Groups {
+                scales: &buffers.scales[first..][..n_groups],
+                zeros: &buffers.zeros[first..][..n_groups],
+                columns: self.columns(tile, grid),
+                rule: self.zeros.rule(),
+            },
+            numbers: &mut buffers.numbers,
+        }
     }
 
     /// Which of the groups of `grid` each column of `tile` is in.

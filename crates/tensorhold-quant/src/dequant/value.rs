@@ -1,7 +1,73 @@
 //! A row of codes as numbers, and the numbers as weights.
+//!
+//! Codes become elements in one loop: value, scale and rounding happen in registers. Blocks of a fixed number of codes
+//! go through it together, so that compilers make vectors of groups that are short.
 
+use super::store::{Store, put};
+use crate::cast::decode::{Decode, F8E4m3, F8E5m2};
+use crate::cast::encode::{Bf16OnesNan, Encode};
 use crate::cast::level::{Level, Work};
+use crate::codec::FloatCode;
 use crate::scheme::Value;
+
+/// What weights are written as.
+pub(super) trait Element {
+    /// One of them, little-endian.
+    type Bytes: Copy + Default;
+
+    /// The room for elements in `bytes`.
+    fn elements(bytes: &mut [u8]) -> &mut [Self::Bytes];
+
+    /// Writes elements into as many, as [`put`] does.
+    fn put<const PAST: bool>(from: &[Self::Bytes], into: &mut [Self::Bytes]);
+
+    /// The element nearest to `weight`.
+    fn of(weight: f32) -> Self::Bytes;
+}
+
+/// F32, what weights are computed in.
+pub(super) struct Single;
+
+impl Element for Single {
+    type Bytes = [u8; 4];
+
+    #[inline(always)]
+    fn elements(bytes: &mut [u8]) -> &mut [[u8; 4]] {
+        bytes.as_chunks_mut().0
+    }
+
+    #[inline(always)]
+    fn put<const PAST: bool>(from: &[[u8; 4]], into: &mut [[u8; 4]]) {
+        put::<PAST>(from.as_flattened(), into.as_flattened_mut());
+    }
+
+    #[inline(always)]
+    fn of(weight: f32) -> [u8; 4] {
+        weight.to_le_bytes()
+    }
+}
+
+/// BF16, as a cast makes it of F32.
+pub(super) struct Brain;
+
+impl Element for Brain {
+    type Bytes = [u8; 2];
+
+    #[inline(always)]
+    fn elements(bytes: &mut [u8]) -> &mut [[u8; 2]] {
+        Bf16OnesNan::elements(bytes)
+    }
+
+    #[inline(always)]
+    fn put<const PAST: bool>(from: &[[u8; 2]], into: &mut [[u8; 2]]) {
+        put::<PAST>(from.as_flattened(), into.as_flattened_mut());
+    }
+
+    #[inline(always)]
+    fn of(weight: f32) -> [u8; 2] {
+        Bf16OnesNan::encode(weight.to_bits())
+    }
+}
 
 /// What a weight is.
 #[derive(Debug, Clone, Copy)]
@@ -34,115 +100,188 @@ pub(super) struct Groups<'a> {
     pub(super) rule: Rule,
 }
 
-/// Writes the weights of a row of `codes` of `bits` bits into `into`; `numbers` is room for as many.
-pub(super) fn weigh(
-    value: Value,
-    bits: u32,
-    codes: &[u8],
-    groups: Groups<'_>,
-    numbers: &mut [f32],
-    into: &mut [u8],
-) {
-    let into = into.as_chunks_mut().0;
-    match value {
-        Value::Unsigned => weigh_each(codes, f32::from, groups, into),
-        Value::Signed => {
-            let shift = 8 - bits;
-            let number = move |code: u8| f32::from((code << shift) as i8 >> shift);
-            weigh_each(codes, number, groups, into);
-        }
-        Value::Float(float) => {
-            float.decode(codes, numbers);
-            weigh_each(numbers, |number| number, groups, into);
-        }
-        Value::Table(table) => {
-            table.decode(codes, numbers);
-            weigh_each(numbers, |number| number, groups, into);
+/// A row of codes with what makes weights of them.
+pub(super) struct Row<'a> {
+    pub(super) value: Value,
+    /// The width of a code in bits.
+    pub(super) bits: u32,
+    pub(super) codes: &'a [u8],
+    pub(super) groups: Groups<'a>,
+    /// Room for as many numbers.
+    pub(super) numbers: &'a mut [f32],
+}
+
+impl Row<'_> {
+    /// Writes the weights into `into`, as elements of type `E`.
+    pub(super) fn weigh<E: Element>(&mut self, store: Store, into: &mut [u8]) {
+        let (codes, bits, numbers) = (self.codes, self.bits, &mut *self.numbers);
+        let weigh = Weigh::<'_, E> {
+            groups: self.groups,
+            store,
+            into: E::elements(into),
+        };
+        match self.value {
+            Value::Unsigned => weigh.each(codes, f32::from),
+            Value::Signed => {
+                let shift = 8 - bits;
+                weigh.each(codes, move |code| f32::from((code << shift) as i8 >> shift));
+            }
+            Value::Float(FloatCode::E4m3) => weigh.each(codes, float::<F8E4m3>),
+            Value::Float(FloatCode::E5m2) => weigh.each(codes, float::<F8E5m2>),
+            Value::Float(FloatCode::E2m1) => weigh.each(codes, e2m1),
+            Value::Float(float) => {
+                float.decode(codes, numbers);
+                weigh.each(numbers, |number| number);
+            }
+            Value::Table(table) => {
+                table.decode(codes, numbers);
+                weigh.each(numbers, |number| number);
+            }
         }
     }
 }
 
-fn weigh_each<T: Copy>(
-    from: &[T],
-    number: impl Fn(T) -> f32 + Copy,
-    groups: Groups<'_>,
-    into: &mut [[u8; 4]],
-) {
-    Level::detect().run(Weigh {
-        from,
-        number,
-        groups,
-        into,
-    });
+#[inline(always)]
+fn float<T: Decode<Bytes = [u8; 1]>>(code: u8) -> f32 {
+    f32::from_bits(T::decode([code]))
 }
 
-/// What [`weigh_each`] does.
-struct Weigh<'a, T, F> {
+#[inline(always)]
+fn e2m1(code: u8) -> f32 {
+    f32::from_bits(FloatCode::e2m1_bits(code))
+}
+
+/// Where the weights of a row go, and what they are made by.
+struct Weigh<'a, E: Element> {
+    groups: Groups<'a>,
+    store: Store,
+    into: &'a mut [E::Bytes],
+}
+
+impl<E: Element> Weigh<'_, E> {
+    /// Makes weights of what `number` makes numbers of.
+    fn each<T: Copy>(self, from: &[T], number: impl Fn(T) -> f32 + Copy) {
+        let level = Level::detect();
+        match self.store {
+            Store::Through => level.run(WeighEach::<'_, E, T, _, false> {
+                from,
+                number,
+                weigh: self,
+            }),
+            Store::Past => level.run(WeighEach::<'_, E, T, _, true> {
+                from,
+                number,
+                weigh: self,
+            }),
+        }
+    }
+}
+
+/// What [`Weigh::each`] does.
+struct WeighEach<'a, E: Element, T, F, const PAST: bool> {
     from: &'a [T],
     number: F,
-    groups: Groups<'a>,
-    into: &'a mut [[u8; 4]],
+    weigh: Weigh<'a, E>,
 }
 
-impl<T: Copy, F: Fn(T) -> f32 + Copy> Work for Weigh<'_, T, F> {
+impl<E: Element, T: Copy, F: Fn(T) -> f32 + Copy, const PAST: bool> Work
+    for WeighEach<'_, E, T, F, PAST>
+{
     #[inline(always)]
     fn run(self) {
-        let Groups {
-            scales,
-            zeros,
-            columns,
-            rule,
-        } = self.groups;
-        let (mut from, mut into) = (self.from, self.into);
-        match columns {
-            Columns::Follow { first, size } => {
-                let n_first = first.min(from.len());
-                let (head, rest) = from.split_at(n_first);
-                let (into_head, into_rest) = into.split_at_mut(n_first);
-                if let (Some(scale), Some(zero)) = (scales.first(), zeros.first()) {
-                    weigh_group(rule, *scale, *zero, head, self.number, into_head);
-                }
-                let groups = scales.iter().zip(zeros).skip(1);
-                let runs = rest.chunks(size).zip(into_rest.chunks_mut(size));
-                for ((from, into), (scale, zero)) in runs.zip(groups) {
-                    weigh_group(rule, *scale, *zero, from, self.number, into);
-                }
+        let Weigh { groups, into, .. } = self.weigh;
+        let (from, number) = (self.from, self.number);
+        // Each rule has loops of its own, in which nothing is asked.
+        match groups.rule {
+            Rule::Scale => {
+                let weight = move |code, scale, _| number(code) * scale;
+                by_group::<E, T, PAST>(from, groups, weight, into);
             }
-            Columns::Listed { groups, first } => {
-                for run in groups.chunk_by(|group, next| group == next) {
-                    let group = run[0] as usize - first;
-                    let (head, rest) = from.split_at(run.len());
-                    let (into_head, into_rest) = into.split_at_mut(run.len());
-                    let (scale, zero) = (scales[group], zeros[group]);
-                    weigh_group(rule, scale, zero, head, self.number, into_head);
-                    (from, into) = (rest, into_rest);
-                }
+            Rule::ScaleTwice(factor) => {
+                let weight = move |code, scale, _| number(code) * scale * factor;
+                by_group::<E, T, PAST>(from, groups, weight, into);
+            }
+            Rule::SubtractAndScale => {
+                let weight = move |code, scale, zero| (number(code) - zero) * scale;
+                by_group::<E, T, PAST>(from, groups, weight, into);
+            }
+            Rule::ScaleAndAdd => {
+                let weight = move |code, scale, zero| number(code) * scale + zero;
+                by_group::<E, T, PAST>(from, groups, weight, into);
             }
         }
     }
 }
 
-/// Makes weights of codes that share a scale.
+/// Makes weights of a row of codes, group by group.
 #[inline(always)]
-fn weigh_group<T: Copy>(
-    rule: Rule,
-    scale: f32,
-    zero: f32,
-    from: &[T],
-    number: impl Fn(T) -> f32,
-    into: &mut [[u8; 4]],
+fn by_group<E: Element, T: Copy, const PAST: bool>(
+    mut from: &[T],
+    groups: Groups<'_>,
+    weight: impl Fn(T, f32, f32) -> f32 + Copy,
+    mut into: &mut [E::Bytes],
 ) {
-    match rule {
-        Rule::Scale => each(from, into, |code| number(code) * scale),
-        Rule::ScaleTwice(factor) => each(from, into, |code| number(code) * scale * factor),
-        Rule::SubtractAndScale => each(from, into, |code| (number(code) - zero) * scale),
-        Rule::ScaleAndAdd => each(from, into, |code| number(code) * scale + zero),
+    let Groups { scales, zeros, .. } = groups;
+    match groups.columns {
+        Columns::Follow { first, size } => {
+            let n_first = first.min(from.len());
+            let (head, rest) = from.split_at(n_first);
+            let (into_head, into_rest) = into.split_at_mut(n_first);
+            let mut groups = scales.iter().zip(zeros);
+            if let Some((&scale, &zero)) = groups.next() {
+                each::<E, T, PAST>(head, into_head, |code| weight(code, scale, zero));
+            }
+            let runs = rest.chunks(size).zip(into_rest.chunks_mut(size));
+            for ((from, into), (&scale, &zero)) in runs.zip(groups) {
+                each::<E, T, PAST>(from, into, |code| weight(code, scale, zero));
+            }
+        }
+        Columns::Listed { groups, first } => {
+            for run in groups.chunk_by(|group, next| group == next) {
+                let group = run[0] as usize - first;
+                let (head, rest) = from.split_at(run.len());
+                let (into_head, into_rest) = into.split_at_mut(run.len());
+                let (scale, zero) = (scales[group], zeros[group]);
+                each::<E, T, PAST>(head, into_head, |code| weight(code, scale, zero));
+                (from, into) = (rest, into_rest);
+            }
+        }
+    }
+}
+
+/// Codes that go through the loops together: a vector, or a few.
+const BLOCK: usize = 32;
+
+#[inline(always)]
+fn each<E: Element, T: Copy, const PAST: bool>(
+    from: &[T],
+    into: &mut [E::Bytes],
+    weight: impl Fn(T) -> f32,
+) {
+    let (blocks, rest) = from.as_chunks::<BLOCK>();
+    let (into_blocks, into_rest) = into.as_chunks_mut::<BLOCK>();
+    for (from, into) in blocks.iter().zip(into_blocks) {
+        block::<E, T, BLOCK, PAST>(from, into, &weight);
+    }
+    let (halves, rest) = rest.as_chunks::<{ BLOCK / 2 }>();
+    let (into_halves, into_rest) = into_rest.as_chunks_mut::<{ BLOCK / 2 }>();
+    for (from, into) in halves.iter().zip(into_halves) {
+        block::<E, T, { BLOCK / 2 }, PAST>(from, into, &weight);
+    }
+    for (code, into) in rest.iter().zip(into_rest) {
+        *into = E::of(weight(*code));
     }
 }
 
 #[inline(always)]
-fn each<T: Copy>(from: &[T], into: &mut [[u8; 4]], weight: impl Fn(T) -> f32) {
-    for (code, into) in from.iter().zip(into) {
-        *into = weight(*code).to_le_bytes();
+fn block<E: Element, T: Copy, const N: usize, const PAST: bool>(
+    from: &[T; N],
+    into: &mut [E::Bytes; N],
+    weight: &impl Fn(T) -> f32,
+) {
+    let mut made = [E::Bytes::default(); N];
+    for (code, made) in from.iter().zip(&mut made) {
+        *made = E::of(weight(*code));
     }
+    E::put::<PAST>(&made, into);
 }

@@ -90,6 +90,24 @@ impl Need {
         shape_size_bytes(self.dtype, &shape)
     }
 
+    /// The tensor's bytes from the first of these elements to the last; none where there are no elements.
+    ///
+    /// # Errors
+    /// `Overflow` past 2^64 bits.
+    pub fn span(&self) -> Result<ByteRange> {
+        shape_size_bytes(self.dtype, &self.view)?;
+        if self.ranges.iter().any(Range::is_empty) {
+            return Ok(ByteRange::default());
+        }
+        let [_, lines, elements] = self.view;
+        let place =
+            |[matrix, line, element]: [u64; 3]| (matrix * lines + line) * elements + element;
+        let first = place(self.ranges.each_ref().map(|range| range.start));
+        let last = place(self.ranges.each_ref().map(|range| range.end - 1));
+        let width = u64::from(self.dtype.width_bytes().unwrap_or(1));
+        Ok(ByteRange::new(first * width, (last + 1) * width))
+    }
+
     /// The stretches of the tensor's bytes that these elements are, first to last.
     pub fn stretches(&self) -> impl Iterator<Item = ByteRange> {
         let [_, lines, elements] = self.view;
