@@ -27,11 +27,18 @@ class Cache(Enum):
             return True
         return resident > 0.99 if self is Cache.WARM else resident < 0.01
 
-    def establish(self, paths: Sequence[Path]) -> None:
-        """Brings files into this state.
+    def begin(self, paths: Sequence[Path]) -> None:
+        """Has warm files read in order, as most come into the cache: large folios, in every round.
 
-        Filling reads in order, as most files come into the cache: large folios, in every run.
+        What was read in another way lies in single pages, which take several times as long to map.
         """
+        if self is Cache.WARM:
+            for path in paths:
+                _evict(path)
+                _read(path)
+
+    def establish(self, paths: Sequence[Path]) -> None:
+        """Brings files into this state."""
         if self is Cache.WARM and self.is_so(resident(paths)):
             return
         for _ in range(_N_TRIES):

@@ -120,6 +120,8 @@ def measure(row: Row, n_samples: int) -> Result:
 
 
 def _round(row: Row, inputs: list[Path]) -> dict[str, dict[str, Any]]:
+    if row.cache:
+        row.cache.begin([*row.place.under(inputs), *inputs])
     samples = {side: _sample(row, side, inputs) for side in row.side_names}
     digests = {side: sample["digest"] for side, sample in samples.items() if not is_bare(side)}
     if len(set(digests.values())) != 1 or None in digests.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -121,6 +122,8 @@ def _rank(rank: int, n_ranks: int, pipe: Any) -> None:
     import tensorhold
     from tensorhold import parallel
 
+    # As whoever starts ranks says it, `torchrun` for one.
+    os.environ["LOCAL_WORLD_SIZE"] = str(n_ranks)
     mesh, rules = {"tp": n_ranks}, _rules()
     tensorhold.open(files.warm_up()).load()
     held: dict[str, torch.Tensor] = {}
