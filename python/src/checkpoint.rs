@@ -211,7 +211,7 @@ impl Checkpoint {
         clippy::too_many_arguments,
         reason = "they are the arguments of the Python function"
     )]
-    #[pyo3(signature = (names, device, dtype, into, threads, progress))]
+    #[pyo3(signature = (names, device, dtype, into, threads, cores, progress))]
     fn load<'py>(
         &self,
         py: Python<'py>,
@@ -220,6 +220,7 @@ impl Checkpoint {
         dtype: Option<&str>,
         into: Option<&Bound<'py, PyDict>>,
         threads: Option<usize>,
+        cores: Option<usize>,
         progress: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyDict>, Stats)> {
         let opened = self.opened(py)?;
@@ -231,6 +232,7 @@ impl Checkpoint {
         }
         let options = TransferOptions {
             n_threads: threads,
+            n_cores: cores,
             memory_limit: None,
         };
         wanted.load(py, &placement, &opened.targets, options, progress)
@@ -252,6 +254,7 @@ impl Checkpoint {
         let options = TransferOptions {
             n_threads: threads,
             memory_limit,
+            ..TransferOptions::default()
         };
         let dtype = dtype.map(|name| dtype_named(py, name)).transpose()?;
         let wanted = Wanted::named(py, &opened.checkpoint, names)?.cast(dtype);

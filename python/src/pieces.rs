@@ -75,7 +75,7 @@ impl Pieces {
         let wanted = Wanted::filling(py, &self.checkpoint, items, &self.targets)?;
         let options = TransferOptions {
             n_threads: threads,
-            memory_limit: None,
+            ..TransferOptions::default()
         };
         let placement = Placement::from(Maker::new(py, "pt", None)?);
         let (_, stats) = wanted.load(py, &placement, &self.targets, options, None)?;

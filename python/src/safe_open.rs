@@ -159,7 +159,7 @@ impl Opened {
         }
         let options = TransferOptions {
             n_threads: threads,
-            memory_limit: None,
+            ..TransferOptions::default()
         };
         wanted.start(py, &placement, &self.targets, options)
     }

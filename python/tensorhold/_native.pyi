@@ -330,6 +330,7 @@ class Checkpoint:
         ]
         | None,
         threads: int | None,
+        cores: int | None,
         progress: Callable[[int, int], object] | None,
     ) -> tuple[dict[str, Any], TransferStats]: ...
     def prefetch(

@@ -191,6 +191,7 @@ class Checkpoint(Mapping[str, Any]):
         dtype: Any = None,
         into: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        cores: int | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> dict[str, Any]:
         """Tensors that own their memory and outlive the checkpoint, by name, read in parallel.
@@ -207,6 +208,8 @@ class Checkpoint(Mapping[str, Any]):
                 views with strides among them. They are given back. Those of another float type
                 are cast to.
             threads: How many threads read, if not as many as the file and the machine deserve.
+            cores: How many of the machine's processors to count on, where other processes load
+                at the same time; all that this one may use where None.
             progress: Called now and then with the bytes done and the bytes in all.
 
         Raises:
@@ -236,7 +239,13 @@ class Checkpoint(Mapping[str, Any]):
                     tensor=name,
                 )
         tensors, self._stats = self._native.load(
-            wanted, device, _dtype_name(dtype), _into.given(into, _front_end), threads, progress
+            wanted,
+            device,
+            _dtype_name(dtype),
+            _into.given(into, _front_end),
+            threads,
+            cores,
+            progress,
         )
         tensors.update(into)
         return tensors

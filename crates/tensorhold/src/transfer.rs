@@ -45,6 +45,9 @@ pub use self::memory::Memory;
 pub struct TransferOptions {
     /// How many threads read; as many as the files and the machine deserve where it is not said.
     pub n_threads: Option<usize>,
+    /// How many of the machine's processors it is to count on, where other processes load beside this one; all that the process
+    /// may use where it is not said. Disks and networks, which are to be kept busy whoever loads, get as many threads as ever.
+    pub n_cores: Option<usize>,
     /// The most bytes of buffers that were begun and not yet taken. One buffer that is larger is let through alone.
     pub memory_limit: Option<u64>,
 }
@@ -484,7 +487,8 @@ fn n_workers(
     options: TransferOptions,
 ) -> usize {
     // The system is asked once: it opens files of its own to answer.
-    let n_cores = thread::available_parallelism().map_or(1, usize::from);
+    let n_usable = thread::available_parallelism().map_or(1, usize::from);
+    let n_cores = options.n_cores.map_or(n_usable, |n| n.clamp(1, n_usable));
     let deserved = origins
         .iter()
         .zip(wanted)

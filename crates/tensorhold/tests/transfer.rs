@@ -135,6 +135,7 @@ fn buffers_are_given_once_in_whatever_order() {
         let options = TransferOptions {
             n_threads: Some(n_threads),
             memory_limit,
+            ..TransferOptions::default()
         };
         let transfer = start(&checkpoint, plan_all(&checkpoint), options);
         for number in [5, 8, 0] {
@@ -191,6 +192,7 @@ fn a_limit_of_memory_holds_while_nothing_is_taken() {
     let options = TransferOptions {
         n_threads: Some(2),
         memory_limit: Some(4 << 20),
+        ..TransferOptions::default()
     };
     let transfer = start(&checkpoint, plan_all(&checkpoint), options);
     for (number, expected) in expected.iter().enumerate() {
@@ -198,6 +200,28 @@ fn a_limit_of_memory_holds_while_nothing_is_taken() {
         assert!(host(&buffer)[..] == expected[..]);
         let ahead = transfer.stats().read_bytes - ((number as u64 + 1) << 20);
         assert!(ahead <= 5 << 20, "{ahead} bytes were read ahead");
+    }
+}
+
+#[test]
+fn warm_bytes_are_read_by_no_more_threads_than_there_are_cores_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("a.safetensors")];
+    write(&paths[0], &[1 << 20; 64], 1, None);
+    let checkpoint = open(&paths, Backend::Pread);
+    let n_usable = std::thread::available_parallelism().unwrap().get();
+    for (n_cores, expected) in [
+        (Some(0), 1),
+        (Some(1), 1),
+        (Some(9999), n_usable),
+        (None, n_usable),
+    ] {
+        let options = TransferOptions {
+            n_cores,
+            ..TransferOptions::default()
+        };
+        let transfer = start(&checkpoint, plan_all(&checkpoint), options);
+        assert_eq!(transfer.stats().n_threads, expected.min(8), "{n_cores:?}");
     }
 }
 
@@ -211,6 +235,7 @@ fn dropping_and_cancelling_end_every_thread() {
         let options = TransferOptions {
             n_threads: Some(3),
             memory_limit,
+            ..TransferOptions::default()
         };
         let transfer = start(&checkpoint, plan_all(&checkpoint), options);
         drop(transfer.next().unwrap());
@@ -374,7 +399,7 @@ proptest! {
             expected.push(sliced);
             plan.add_new(Request::whole(0, tensor).part(selection)).unwrap();
         }
-        let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
+        let options = TransferOptions { n_threads: Some(n_threads), memory_limit, ..TransferOptions::default() };
         let transfer = start(&checkpoint, plan, options);
         while let Some((number, buffer)) = transfer.next().unwrap() {
             prop_assert_eq!(&host(&buffer)[..], &expected[number][..]);
@@ -449,7 +474,7 @@ proptest! {
         let checkpoint = open(&[path], Backend::Pread);
         let buffers: Vec<usize> = (0..sizes.len()).collect();
         let promised = Promised { buffers: &buffers, is_unified: false };
-        let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
+        let options = TransferOptions { n_threads: Some(n_threads), memory_limit, ..TransferOptions::default() };
         let transfer =
             Transfer::start_promised(plan_all(&checkpoint), checkpoint.files(), Vec::new(), promised, options)
                 .expect("it is in order");

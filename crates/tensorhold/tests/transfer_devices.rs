@@ -174,6 +174,7 @@ fn load(
     let options = TransferOptions {
         n_threads: Some(n_threads),
         memory_limit: None,
+        ..TransferOptions::default()
     };
     let files = checkpoint.files();
     let (memory, _) = Transfer::run(Arc::clone(&plan), files, given, options, &mut |_| Ok(()))?;
@@ -301,7 +302,7 @@ on_doubles! {
         set_ring_limit(0);
         // The only one there is.
         let slot = Slot::take(queues[0].device()).unwrap();
-        let options = TransferOptions { n_threads: Some(2), memory_limit: None };
+        let options = TransferOptions { n_threads: Some(2), memory_limit: None, ..TransferOptions::default() };
         let transfer = Transfer::start(plan, checkpoint.files(), given, options).unwrap();
         transfer.cancel();
         assert_eq!(transfer.next().unwrap_err().kind(), ErrorKind::Closed);

@@ -125,7 +125,7 @@ proptest! {
                 thread::sleep(Duration::from_micros(delay_us));
                 file.set_len((length as f64 * kept) as u64).unwrap();
             });
-            let options = TransferOptions { n_threads: Some(n_threads), memory_limit };
+            let options = TransferOptions { n_threads: Some(n_threads), memory_limit, ..TransferOptions::default() };
             let (given, ending) = drain(&start(&checkpoint, options));
             cutter.join().unwrap();
             assert!(is_right(&given, &checkpoint), "{backend:?}");
@@ -158,7 +158,7 @@ proptest! {
                     false => fs::rename(&other, &path).unwrap(),
                 }
             });
-            let options = TransferOptions { n_threads: Some(n_threads), memory_limit: Some(1 << 20) };
+            let options = TransferOptions { n_threads: Some(n_threads), memory_limit: Some(1 << 20), ..TransferOptions::default() };
             let (given, ending) = drain(&start(&checkpoint, options));
             change.join().unwrap();
             ending.unwrap();
@@ -178,7 +178,7 @@ proptest! {
         in_folder(|path| {
             write(&path, &*TENSORS);
             let checkpoint = open(&path, backend).unwrap();
-            let transfer = start(&checkpoint, TransferOptions { n_threads: Some(n_threads), memory_limit });
+            let transfer = start(&checkpoint, TransferOptions { n_threads: Some(n_threads), memory_limit, ..TransferOptions::default() });
             if is_dropped {
                 thread::sleep(Duration::from_micros(delay_us));
                 return drop(transfer);

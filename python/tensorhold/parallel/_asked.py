@@ -14,7 +14,7 @@ from tensorhold._errors import ArgumentError
 if TYPE_CHECKING:
     from tensorhold.checkpoint import Checkpoint
 
-__all__ = ["Asked", "check_mode", "own_backend"]
+__all__ = ["Asked", "check_mode", "own_backend", "own_cores"]
 
 MODES = ("auto", "own", "node", "broadcast", "scatter")
 
@@ -91,16 +91,29 @@ def own_backend(checkpoint: Checkpoint, asked: Asked) -> str:
     return "shared" if again > once * _AGAIN_SHARE else "auto"
 
 
+def own_cores() -> int | None:
+    """A rank's part of the machine's processors; None where nobody says how many share them."""
+    n_local = _told_local_ranks()
+    n_cores = os.cpu_count()
+    return None if n_local is None or n_cores is None else max(1, n_cores // n_local)
+
+
 def _n_local_ranks() -> int:
     """How many ranks are on this node, as far as a process knows by itself."""
-    local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    if local.isdigit() and int(local) > 0:
-        return int(local)
+    told = _told_local_ranks()
+    if told is not None:
+        return told
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     return 1
+
+
+def _told_local_ranks() -> int | None:
+    """How many ranks are on this node, as whoever started them says."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return int(local) if local.isdigit() and int(local) > 0 else None
 
 
 def _share_touched(share: _native.Share, size_bytes: int) -> float:

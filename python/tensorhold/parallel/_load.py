@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tensorhold import _native
 from tensorhold._errors import ArgumentError
 from tensorhold.checkpoint import Checkpoint, _dtype_name
-from tensorhold.parallel._asked import Asked, check_mode, own_backend
+from tensorhold.parallel._asked import Asked, check_mode, own_backend, own_cores
 from tensorhold.parallel._rules import engine_rules, given_rules
 from tensorhold.parallel._team import Team
 from tensorhold.parallel._together import load as load_together
@@ -75,7 +75,8 @@ def load(
             name, as `{"lm_head.weight": "model.embed_tokens.weight"}`. Where it is None, those that
             `rules_of` found.
         dtype: What floats are cast to.
-        threads: How many threads read.
+        threads: How many threads read, if not as many as the files and this rank's part of the
+            machine's processors deserve, of which `LOCAL_WORLD_SIZE` says how many ranks have one.
 
     Raises:
         KeyError: `tied` has the name of no tensor.
@@ -92,7 +93,7 @@ def load(
                 [4., 5.]])}
     """
     check_mode(mode)
-    options = {"device": device, "dtype": dtype, "threads": threads}
+    options = {"device": device, "dtype": dtype, "threads": threads, "cores": own_cores()}
     with contextlib.ExitStack() as stack:
         if mode == "own" or (mode == "auto" and process_group is None):
             team, chosen = None, "own"

@@ -9,6 +9,7 @@ import torch
 
 from tensorhold import _native
 from tensorhold._errors import InvalidTensorError
+from tensorhold.parallel._asked import own_cores
 from tensorhold.parallel._words import placement_words
 from tensorhold.torch import _mismatch
 
@@ -67,7 +68,7 @@ def fill(
         turn = {name: found[number] for name, found in stored.items() if number < len(found)}
         parts = {name: slot.share for name, slot in turn.items()}
         into = {name: slot.local() for name, slot in turn.items()}
-        checkpoint.load(parts, into=into, threads=threads)
+        checkpoint.load(parts, into=into, threads=threads, cores=own_cores())
     for slot in made:
         for name in slot.names:
             _assign(model, name, slot.tensor)

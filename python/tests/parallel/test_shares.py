@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 import torch
@@ -188,3 +189,27 @@ def test_a_rank_outside_and_a_missing_shard_are_refused(checkpoint, tmp_path):
     next((tmp_path / "model").glob("model-*.safetensors")).unlink()
     with pytest.raises(tensorhold.SafetensorError, match="is named by the index, but is not in"):
         parallel.load("model", mesh={"tp": 2}, rank=0, rules=RULES)
+
+
+def test_ranks_of_a_machine_have_its_processors_together(monkeypatch):
+    model = torch.nn.Linear(1 << 10, 1 << 14, bias=False)
+    tensorhold.save(model.state_dict(), "large.safetensors", durability="none")
+    with tensorhold.open("large.safetensors", backend="pread") as checkpoint:
+
+        def n_threads() -> int:
+            parallel.load(checkpoint, mesh={"tp": 1}, rank=0, rules={"**": "colwise"})
+            n_loading = checkpoint.stats.n_threads
+            parallel.load_into(model, checkpoint)
+            assert checkpoint.stats.n_threads == n_loading
+            return n_loading
+
+        checkpoint.load()
+        n_alone = checkpoint.stats.n_threads
+        for unknown in ("", "none", "0"):
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", unknown)
+            assert n_threads() == n_alone
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+        assert n_threads() == n_alone
+        for n_ranks in (os.cpu_count(), 1000):
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", str(n_ranks))
+            assert n_threads() == 0
