@@ -28,6 +28,7 @@ mod file;
 mod foreign;
 mod parallel;
 mod pieces;
+mod quantized;
 mod read;
 mod report;
 mod reshard;
@@ -48,6 +49,9 @@ pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
 pub use parallel::RankPlan;
+pub use quantized::{
+    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, dequantize_checkpoint,
+};
 pub use report::{Module, Report, Row, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use residence::Residence;
@@ -68,6 +72,7 @@ pub use tensorhold_io::{
     AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,
 };
 pub use tensorhold_quant::can_cast;
+pub use tensorhold_quant::detect::{Layout as QuantLayout, QuantizedWeight};
 pub use transfer::{
     GdsStats, Memory, Numbered, Promised, Transfer, TransferOptions, TransferStats,
 };

@@ -38,8 +38,25 @@ pub(crate) fn read_selection(
     selection: &Selection,
     into: &mut [u8],
 ) -> Result<()> {
+    read_from(
+        tensor,
+        tensor.file().source(),
+        Way::Buffered,
+        selection,
+        into,
+    )
+}
+
+/// The same by way of `source`, which reads the tensor's file.
+pub(crate) fn read_from(
+    tensor: &Tensor<'_>,
+    source: &dyn Source,
+    way: Way,
+    selection: &Selection,
+    into: &mut [u8],
+) -> Result<()> {
     let read = match into.len() as u64 == selection.size_bytes() {
-        true => carry_out(tensor, selection, into),
+        true => carry_out(tensor, source, way, selection, into),
         false => Err(Error::new(
             ErrorKind::InvalidArgument,
             format!(
@@ -52,7 +69,13 @@ pub(crate) fn read_selection(
     read.map_err(|error| tensor.file().blame(&tensor.info(), error))
 }
 
-fn carry_out(tensor: &Tensor<'_>, selection: &Selection, into: &mut [u8]) -> Result<()> {
+fn carry_out(
+    tensor: &Tensor<'_>,
+    source: &dyn Source,
+    way: Way,
+    selection: &Selection,
+    into: &mut [u8],
+) -> Result<()> {
     if selection.tensor_bytes() != tensor.info().size_bytes() {
         let message = "the selection is of a tensor of another size";
         return Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -60,7 +83,6 @@ fn carry_out(tensor: &Tensor<'_>, selection: &Selection, into: &mut [u8]) -> Res
     if into.is_empty() {
         return Ok(());
     }
-    let source = tensor.file().source();
     let start = tensor.file().header().data_start() + tensor.info().offsets.start;
     let span = selection.span().checked_add(start);
     let span = span.expect("a header's tensors lie inside its file");
@@ -69,7 +91,7 @@ fn carry_out(tensor: &Tensor<'_>, selection: &Selection, into: &mut [u8]) -> Res
     }
     match selection.is_run() {
         true => source.read_at(span.start, into),
-        false => read_planned(tensor, source, selection, into),
+        false => read_planned(tensor, source, way, selection, into),
     }
 }
 
@@ -77,6 +99,7 @@ fn carry_out(tensor: &Tensor<'_>, selection: &Selection, into: &mut [u8]) -> Res
 fn read_planned(
     tensor: &Tensor<'_>,
     source: &dyn Source,
+    way: Way,
     selection: &Selection,
     into: &mut [u8],
 ) -> Result<()> {
@@ -84,7 +107,12 @@ fn read_planned(
     let name = tensor.file().path().to_string_lossy();
     let file = plan.add_file(&name, Arc::clone(tensor.file().header()));
     plan.add_new(Request::whole(file, tensor.index()).part(selection.clone()))?;
-    let tasks = plan.tasks(|_| cut_for(Way::Buffered))?;
+    // What is read costs something, even where it was to be shown in place.
+    let way = match way {
+        Way::Direct => Way::Direct,
+        Way::Mapped | Way::Copied | Way::Buffered => Way::Buffered,
+    };
+    let tasks = plan.tasks(|_| cut_for(way))?;
     for task in tasks.tasks() {
         let range = task.extent.range;
         let mut bytes = allocate(range.len())?;

@@ -72,7 +72,7 @@ fn specs<'a>(tensors: &[Tensor<'a>]) -> Vec<TensorSpec<'a>> {
     tensors.iter().map(spec).collect()
 }
 
-fn metadata_of(source: &Checkpoint) -> Option<Vec<(&str, &str)>> {
+pub(crate) fn metadata_of(source: &Checkpoint) -> Option<Vec<(&str, &str)>> {
     let has_any = source
         .files()
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn refuse_own_folder(source: &Checkpoint, target: &Path) -> Result<()
     }
 }
 
-fn refuse_source(source: &Checkpoint, target: &Path) -> Result<()> {
+pub(crate) fn refuse_source(source: &Checkpoint, target: &Path) -> Result<()> {
     let real = target.canonicalize().ok();
     let is_target = |path: &Path| real.is_some() && path.canonicalize().ok() == real;
     match source.files().iter().any(|file| is_target(file.path())) {

@@ -195,6 +195,21 @@ pub(crate) fn save_streamed_shards(
     )
 }
 
+/// The order in which a streamed save asks for tensors.
+pub(crate) fn order_of_writes(
+    tensors: &[TensorSpec<'_>],
+    max_shard_bytes: Option<u64>,
+    options: &SaveOptions,
+) -> Result<Vec<usize>> {
+    let shards = split(tensors, max_shard_bytes.unwrap_or(u64::MAX))?;
+    let mut all = Vec::with_capacity(tensors.len());
+    for shard in shards {
+        let order = layout(&tensors[shard.clone()], None, &options.layout())?.order;
+        all.extend(order.into_iter().map(|index| shard.start + index));
+    }
+    Ok(all)
+}
+
 /// What writes the tensors from the given number on that a layout is of.
 type Fill<'f> = dyn FnMut(&mut AtomicFile, usize, &[TensorSpec<'_>], &Layout) -> Result<()> + 'f;
 
