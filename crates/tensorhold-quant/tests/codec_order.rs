@@ -64,6 +64,11 @@ fn awq(_: Run, code: u64, place: u64) -> u64 {
     (code / 8 * 8 + nibble) * 4 + place
 }
 
+fn awq_fast(_: Run, code: u64, place: u64) -> u64 {
+    let (unit, octet, in_octet) = (code / 32, code / 8 % 4, code % 8);
+    (unit * 32 + in_octet / 2 * 8 + in_octet % 2 * 4 + octet) * 4 + place
+}
+
 fn high_first(_: Run, code: u64, place: u64) -> u64 {
     (code ^ 1) * 4 + place
 }
@@ -99,6 +104,7 @@ fn cases(n_codes: usize) -> Vec<Case> {
         }
     }
     add(BitOrder::AWQ, awq, 4, 1);
+    add(BitOrder::AWQ_FAST, awq_fast, 4, 1);
     add(BitOrder::HIGH_NIBBLE_FIRST, high_first, 4, 1);
     for bits in [1, 2, 3, 4, 8] {
         let n_parts = if bits == 3 { 10 } else { 8 / bits };
@@ -194,6 +200,7 @@ proptest! {
             let slack = match name.split('(').next().unwrap() {
                 "lsb" | "lsb_words" | "high_nibble_first" => 0,
                 "planar" => 4 * case.run.bits - 1,
+                "awq_fast" => 15,
                 _ if name.starts_with("strided") && case.run.bits != 3 => 0,
                 _ => 3,
             };

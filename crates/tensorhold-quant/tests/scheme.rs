@@ -4,10 +4,11 @@
 
 use proptest::prelude::*;
 use tensorhold_core::Dtype;
-use tensorhold_quant::codec::FloatCode;
+use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::scheme::{
-    AwqGemm, Fp8, Gptq, GptqFormat, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, PackOrder,
-    PackQuantized, Parts, Recipe, ScaleOrder, Scheme,
+    AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
+    Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4,
+    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq,
 };
 
 use Dtype::{BF16, F8_E4M3, F16, F32, I8, I32, U8};
@@ -227,6 +228,203 @@ fn zeros_of_whole_bytes_have_the_shape_of_the_scales() {
     );
 }
 
+/// NF4 in blocks of 64.
+fn nf4(shape: &[u64], nested: Option<NestedScales>) -> Bitsandbytes4 {
+    Bitsandbytes4 {
+        shape: shape.to_vec(),
+        block_size: 64,
+        table: FourBitTable::NF4,
+        nested,
+    }
+}
+
+#[test]
+fn blocks_of_bitsandbytes_are_those_of_the_shape_in_its_state() {
+    let absmax = ("weight.absmax", F32, &[40][..]);
+    let parts: Shapes<'_> = &[("weight", U8, &[1280, 1]), absmax];
+    let units = |shape: &[u64]| recipe(&nf4(shape, None), parts).granularity().units;
+    assert_eq!(units(&[20, 128]), [1, 64]);
+    // Blocks cross rows of 40: eight rows are five blocks, and no row can be cut.
+    assert_eq!(units(&[64, 40]), [8, 40]);
+    assert_eq!(units(&[2560]), [64]);
+    assert_eq!(
+        refused(&nf4(&[20, 64], None), parts),
+        "part `weight` is U8 [1280, 1]: 1 x 20 x 64 codes of 4 bits take [1, 20, 32]"
+    );
+    assert_eq!(
+        refused(&nf4(&[1, 1, 1, 2560], None), parts),
+        "part `weight` is U8 [1280, 1]: it can be no weight of [1, 1, 1, 2560]"
+    );
+    assert_eq!(
+        refused(&nf4(&[1 << 40, 1 << 30], None), parts),
+        "part `weight` is U8 [1280, 1]: it can be no weight of [1099511627776, 1073741824]"
+    );
+}
+
+#[test]
+fn nested_scales_are_cut_between_their_own_blocks() {
+    let nested = Some(NestedScales {
+        block_size: 256,
+        offset: 0.5,
+    });
+    let parts: Shapes<'_> = &[
+        ("weight", U8, &[512 * 64, 1]),
+        ("weight.absmax", U8, &[1024]),
+        ("weight.nested_absmax", F32, &[4]),
+        ("weight.nested_quant_map", F32, &[256]),
+    ];
+    let units = recipe(&nf4(&[512, 128], nested), parts).granularity().units;
+    assert_eq!(units, [128, 128]);
+    let mut missing = parts.to_vec();
+    missing.remove(3);
+    assert_eq!(
+        refused(&nf4(&[512, 128], nested), &missing),
+        "part `weight.nested_quant_map` or `weight_nested_quant_map` is missing; there are `weight`, `weight.absmax`, \
+         `weight.nested_absmax`"
+    );
+    let mut short = parts.to_vec();
+    short[2].2 = &[3];
+    assert_eq!(
+        refused(&nf4(&[512, 128], nested), &short),
+        "part `weight.nested_absmax` is F32 [3]: it must have shape [4]"
+    );
+}
+
+#[test]
+fn rows_that_share_bytes_with_far_ones_are_not_cut() {
+    let parts: Shapes<'_> = &[("weight", U8, &[5, 30]), ("weight_scale", F32, &[1])];
+    let scheme = BitNet {
+        scale: BitNetScale::Divides,
+    };
+    assert_eq!(recipe(&scheme, parts).granularity().units, [20, 1]);
+    let hqq = |axis| Hqq {
+        bits: 4,
+        group_size: Some(64),
+        axis,
+        shape: vec![32, 128],
+    };
+    let parts: Shapes<'_> = &[
+        ("W_q", U8, &[32, 64]),
+        ("scale", F16, &[64, 1]),
+        ("zero", F16, &[64, 1]),
+    ];
+    assert_eq!(
+        recipe(&hqq(Axis::Columns), parts).granularity().units,
+        [32, 64]
+    );
+    assert_eq!(
+        recipe(&hqq(Axis::Rows), parts).granularity().units,
+        [32, 128]
+    );
+    assert_eq!(
+        refused(
+            &Hqq {
+                group_size: Some(60),
+                ..hqq(Axis::Rows)
+            },
+            parts
+        ),
+        "part `W_q` is U8 [32, 64]: a weight of [32, 128] has no groups of 60"
+    );
+}
+
+#[test]
+fn a_shape_of_quanto_that_groups_do_not_fill_is_refused() {
+    let parts: Shapes<'_> = &[
+        ("weight._data._data", U8, &[8, 128]),
+        ("weight._scale", F32, &[16, 1]),
+        ("weight._shift", F32, &[16, 1]),
+    ];
+    let quanto = |rows, columns| QuantoBits {
+        bits: 4,
+        shape: [rows, columns],
+    };
+    assert_eq!(recipe(&quanto(8, 256), parts).shape, [8, 256]);
+    assert_eq!(
+        refused(&quanto(32, 64), parts),
+        "part `weight._data._data` is U8 [8, 128]: its groups do not fill rows of 64"
+    );
+    assert_eq!(
+        refused(&quanto(8, 128), parts),
+        "part `weight._data._data` is U8 [8, 128]: 1 x 8 x 128 codes of 4 bits take [1, 4, 128]"
+    );
+}
+
+#[test]
+fn parts_of_mlx_are_held_to_each_other() {
+    let mlx = |mode, bits| Mlx {
+        mode,
+        bits,
+        group_size: 64,
+    };
+    let weight = ("weight", Dtype::U32, &[10, 16][..]);
+    let scales = ("scales", BF16, &[10, 2][..]);
+    let biases = ("biases", BF16, &[10, 2][..]);
+    recipe(&mlx(MlxMode::Affine, 4), &[weight, scales, biases]);
+    assert_eq!(
+        refused(&mlx(MlxMode::Affine, 3), &[weight, scales, biases]),
+        "part `weight` is U32 [10, 16]: it must have shape [10, 12]"
+    );
+    assert_eq!(
+        refused(&mlx(MlxMode::Affine, 4), &[weight, scales]),
+        "part `biases` is missing; there are `scales`, `weight`"
+    );
+    assert_eq!(
+        refused(&mlx(MlxMode::Mxfp4, 8), &[weight, scales]),
+        "MLX has no codes of 8 bits in mode Mxfp4"
+    );
+}
+
+#[test]
+fn elements_narrower_than_a_byte_have_the_shape_of_the_weight() {
+    let mx = |scales| Mx {
+        float: FloatCode::E2m3,
+        names: MxNames::Modelopt,
+        scales,
+    };
+    let weight = ("weight", Dtype::F6_E2M3, &[20, 96][..]);
+    let scale = ("weight_scale", Dtype::F8_E8M0, &[20, 3][..]);
+    let made = recipe(&mx(ScaleOrder::Rows), &[weight, scale]);
+    assert_eq!(made.shape, [20, 96]);
+    let needs = made.needs(&made.whole()).unwrap();
+    assert_eq!((needs[0].dtype, needs[0].view), (U8, [1, 20, 72]));
+    let tiles = ("weight_scale", Dtype::F8_E8M0, &[128, 4][..]);
+    assert_eq!(
+        recipe(&mx(ScaleOrder::Tiles), &[weight, tiles]).shape,
+        [20, 96]
+    );
+    let parts: Shapes<'_> = &[
+        ("weight", Dtype::F4, &[20, 96]),
+        ("weight_scale", F8_E4M3, &[20, 6]),
+        ("weight_scale_2", F32, &[]),
+    ];
+    let nvfp4 = Nvfp4 {
+        names: Nvfp4Names::Modelopt,
+    };
+    assert_eq!(recipe(&nvfp4, parts).shape, [20, 96]);
+    assert_eq!(
+        refused(&mx(ScaleOrder::Rows), &[parts[0], scale]),
+        "part `weight` is F4 [20, 96]: it must be U8 or I8"
+    );
+}
+
+#[test]
+fn autoround_names_the_formats_of_gptq() {
+    let names = [
+        ("auto_round:auto_gptq", Some(GptqFormat::V1)),
+        ("auto_round:gptq", Some(GptqFormat::V1)),
+        ("auto_round", Some(GptqFormat::V2)),
+        ("auto_round:gptqmodel", Some(GptqFormat::V2)),
+        ("gptq_v2", Some(GptqFormat::V2)),
+        ("gptq_p", Some(GptqFormat::Planar)),
+        ("auto_round:auto_awq", None),
+        ("marlin", None),
+    ];
+    for (name, format) in names {
+        assert_eq!(GptqFormat::of_name(name), format, "{name}");
+    }
+}
+
 /// Sizes that are one, odd, whole words, or past what can be multiplied.
 fn sizes() -> impl Strategy<Value = u64> {
     const ODD: [u64; 10] = [0, 1, 2, 3, 8, 32, 96, 1 << 31, 1 << 61, u64::MAX];
@@ -234,7 +432,7 @@ fn sizes() -> impl Strategy<Value = u64> {
 }
 
 fn dtypes() -> impl Strategy<Value = Dtype> {
-    const SOME: [Dtype; 9] = [
+    const SOME: [Dtype; 11] = [
         F32,
         F16,
         BF16,
@@ -244,6 +442,8 @@ fn dtypes() -> impl Strategy<Value = Dtype> {
         I8,
         I32,
         Dtype::F4,
+        Dtype::I16,
+        Dtype::U32,
     ];
     (0..SOME.len()).prop_map(|place| SOME[place])
 }
@@ -281,8 +481,34 @@ proptest! {
         try_scheme(&IntQuantized { group_size }, &made);
         let names = [MxNames::CompressedTensors, MxNames::Modelopt, MxNames::GptOss][choice];
         let float = [FloatCode::E2m1, FloatCode::E2m3, FloatCode::E4m3][bits as usize % 3];
-        try_scheme(&Mx { float, names, scales: ScaleOrder::default() }, &made);
-        let names = [Nvfp4Names::Modelopt, Nvfp4Names::CompressedTensors, Nvfp4Names::ComfyUi];
+        let scales = [ScaleOrder::Rows, ScaleOrder::Tiles][choice % 2];
+        try_scheme(&Mx { float, names, scales }, &made);
+        let names = [Nvfp4Names::Modelopt, Nvfp4Names::CompressedTensors, Nvfp4Names::TorchaoTiles];
         try_scheme(&Nvfp4 { names: names[choice] }, &made);
+    }
+
+    #[test]
+    fn no_description_from_a_file_ends_the_program(
+        made in prop::collection::vec((dtypes(), prop::collection::vec(sizes(), 0..4)), 8),
+        shape in prop::collection::vec(sizes(), 0..5),
+        (block_size, group) in (sizes(), sizes()),
+        bits in 0u32..10,
+        choice in 0usize..3,
+    ) {
+        let nested = [None, Some(NestedScales { block_size, offset: 0.0 })][choice % 2];
+        let table = FourBitTable::NF4;
+        let shape_of_two = [block_size, group];
+        try_scheme(&Bitsandbytes4 { shape: shape.clone(), block_size: group, table, nested }, &made);
+        try_scheme(&Bitsandbytes8, &made);
+        let axis = [Axis::Rows, Axis::Columns][choice % 2];
+        let group_size = Some(group);
+        try_scheme(&Hqq { bits, group_size, axis, shape }, &made);
+        try_scheme(&QuantoBits { bits, shape: shape_of_two }, &made);
+        let mode = [MlxMode::Affine, MlxMode::Mxfp8, MlxMode::Nvfp4][choice];
+        try_scheme(&Mlx { mode, bits, group_size: group }, &made);
+        try_scheme(&BitNet { scale: BitNetScale::Divides }, &made);
+        try_scheme(&AwqGemv { group_size }, &made);
+        try_scheme(&AwqGemvFast { group_size }, &made);
+        try_scheme(&W4a16Awq { group_size: group }, &made);
     }
 }

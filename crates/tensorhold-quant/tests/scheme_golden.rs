@@ -8,9 +8,9 @@ use tensorhold_core::{Dtype, Result};
 use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{
-    AwqGemm, AwqGemv, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8, Gptq,
-    GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4, Nvfp4Names,
-    PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq, Window,
+    AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
+    Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, Need, NestedScales, Nvfp4,
+    Nvfp4Names, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq, Window,
 };
 
 const GOLDEN: &str = include_str!("scheme_golden.txt");
@@ -168,6 +168,10 @@ impl Case {
                 group_size: self.group(),
             }
             .recipe(parts),
+            "awqfast" => AwqGemvFast {
+                group_size: self.group(),
+            }
+            .recipe(parts),
             "w4a16awq" => W4a16Awq {
                 group_size: self.number("group"),
             }
@@ -283,27 +287,43 @@ impl Case {
         }
     }
 
+    /// The weights of a piece of the recipe, made of no more than its own parts.
+    fn piece(&self, recipe: &Recipe, window: &Window, piece: &Recipe) -> Vec<u8> {
+        let (needs, own) = (
+            recipe.needs(window).unwrap(),
+            piece.needs(&piece.whole()).unwrap(),
+        );
+        for (need, own) in needs.iter().zip(&own) {
+            let size = need.ranges.each_ref().map(|range| range.end - range.start);
+            assert_eq!(size, own.view, "{} {}", self.name, own.part);
+        }
+        let bytes: Vec<Vec<u8>> = needs.iter().map(|need| self.bytes_of(need)).collect();
+        self.weights_of(piece, &piece.whole(), &bytes)
+    }
+
     /// The weights of a window, made of the bytes that the recipe asks for and no others.
     fn weights(&self, recipe: &Recipe, window: &Window) -> Vec<u8> {
         let needs = recipe.needs(window).unwrap();
-        let bytes = needs.iter().map(|need| {
-            let part = self
-                .parts
-                .iter()
-                .find(|part| part.name == need.part)
-                .unwrap();
-            let view: u64 = need.view.iter().product();
-            let width = u64::from(need.dtype.width_bytes().unwrap());
-            assert_eq!(view * width, part.bytes.len() as u64, "{}", self.name);
-            let stretches = need.stretches();
-            let bytes: Vec<u8> = stretches
-                .flat_map(|range| &part.bytes[range.start as usize..range.end as usize])
-                .copied()
-                .collect();
-            assert_eq!(bytes.len() as u64, need.size_bytes().unwrap());
-            bytes
-        });
-        let bytes: Vec<Vec<u8>> = bytes.collect();
+        let bytes: Vec<Vec<u8>> = needs.iter().map(|need| self.bytes_of(need)).collect();
+        self.weights_of(recipe, window, &bytes)
+    }
+
+    /// The bytes that are needed of a part.
+    fn bytes_of(&self, need: &Need) -> Vec<u8> {
+        let mut parts = self.parts.iter();
+        let part = parts.find(|part| part.name == need.part).unwrap();
+        let view: u64 = need.view.iter().product();
+        let width = u64::from(need.dtype.width_bytes().unwrap());
+        assert_eq!(view * width, part.bytes.len() as u64, "{}", self.name);
+        let mut bytes = Vec::new();
+        for range in need.stretches() {
+            bytes.extend_from_slice(&part.bytes[range.start as usize..range.end as usize]);
+        }
+        assert_eq!(bytes.len() as u64, need.size_bytes().unwrap());
+        bytes
+    }
+
+    fn weights_of(&self, recipe: &Recipe, window: &Window, bytes: &[Vec<u8>]) -> Vec<u8> {
         let bytes: Vec<&[u8]> = bytes.iter().map(|bytes| &bytes[..]).collect();
         let sizes = [&window.experts, &window.rows, &window.columns];
         let n_weights: u64 = sizes.map(|range| range.end - range.start).iter().product();
@@ -406,6 +426,89 @@ fn cuts_lie_between_words_and_groups() {
     // Tiles of scales are cut between rows alone.
     assert_eq!(units("nvfp4 names=ComfyUi"), [128, 80]);
     assert_eq!(units("int8"), [1, 1]);
+}
+
+/// The window of rank `rank` of `n_ranks` along a way of the weight.
+fn of_rank(whole: &Window, axis: Axis, n_ranks: u64, rank: u64) -> Window {
+    let mut window = whole.clone();
+    let range = match axis {
+        Axis::Rows => &mut window.rows,
+        Axis::Columns => &mut window.columns,
+    };
+    *range = range.end * rank / n_ranks..range.end * (rank + 1) / n_ranks;
+    window
+}
+
+#[test]
+fn ranks_hold_weights_of_their_own_or_are_told_the_nearest_cut() {
+    let (mut n_legal, mut n_refused) = (0, 0);
+    for case in cases() {
+        let recipe = case.recipe();
+        for (axis, n_ranks) in [2, 4, 8]
+            .into_iter()
+            .flat_map(|n| [(Axis::Rows, n), (Axis::Columns, n)])
+        {
+            let windows: Vec<Window> = (0..n_ranks)
+                .map(|rank| of_rank(&recipe.whole(), axis, n_ranks, rank))
+                .collect();
+            let pieces: Result<Vec<Recipe>> =
+                windows.iter().map(|window| recipe.piece(window)).collect();
+            let cut = match axis {
+                Axis::Rows => windows[0].rows.end,
+                Axis::Columns => windows[0].columns.end,
+            };
+            let units = recipe.granularity().units;
+            let unit = units[units.len() - 1 - usize::from(axis == Axis::Rows)];
+            let Ok(pieces) = pieces else {
+                let message = pieces.unwrap_err().message().to_owned();
+                assert!(
+                    message.contains("the nearest cuts are at"),
+                    "{}: {message}",
+                    case.name
+                );
+                n_refused += 1;
+                continue;
+            };
+            assert_eq!(cut % unit, 0, "{} {axis:?} {n_ranks}", case.name);
+            for (window, piece) in windows.iter().zip(&pieces) {
+                assert_eq!(
+                    case.piece(&recipe, window, piece),
+                    case.weights(&recipe, window),
+                    "{}",
+                    case.name
+                );
+            }
+            n_legal += 1;
+        }
+    }
+    assert!(n_legal > 300 && n_refused > 100, "{n_legal} {n_refused}");
+}
+
+#[test]
+fn a_cut_inside_of_a_unit_is_refused_with_the_nearest() {
+    let all = cases();
+    let refused = |name: &str, rows, columns| {
+        let case = all.iter().find(|case| case.name.starts_with(name)).unwrap();
+        let recipe = case.recipe();
+        let window = Window {
+            rows,
+            columns,
+            ..recipe.whole()
+        };
+        recipe.piece(&window).unwrap_err().message().to_owned()
+    };
+    assert_eq!(
+        refused("gptq bits=3 group=32", 0..40, 0..96),
+        "dimension 0 of size 64 would be cut at 40, inside a unit of 32: the nearest cuts are at 32 and 64"
+    );
+    assert_eq!(
+        refused("mlx mode=mxfp4", 0..20, 48..96),
+        "dimension 1 of size 96 would be cut at 48, inside a unit of 32: the nearest cuts are at 32 and 64"
+    );
+    assert_eq!(
+        refused("bitnet", 0..10, 0..30),
+        "dimension 0 of size 20 would be cut at 10, inside a unit of 20: the nearest cuts are at 0 and 20"
+    );
 }
 
 #[test]

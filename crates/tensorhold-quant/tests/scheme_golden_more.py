@@ -182,6 +182,23 @@ def awq_gemv_cases() -> Iterator[Case]:
         yield f"awqgemv group={group}", parts, (codes - spread[0]) * spread[1].float()
 
 
+def awq_fast_cases() -> Iterator[Case]:
+    pack_intweight = awq_module("gemv_fast").pack_intweight
+    for group, n_there in ((64, 8), (128, 8)):
+        codes = integers(f"fast {group}", 0, 16, 24, 384)
+        zeros = integers(f"fastz {group}", 0, 16, 24, 384 // group)
+        # Scales of which the product with a zero is exact in F16, as is the sum in F32.
+        scale = integers(f"fasts {group}", 1, 64, 24, 384 // group) / 4096
+        spread = [part.repeat_interleave(group, 1) for part in (zeros, scale)]
+        fill = (0, 0, 0, n_there - 384 // group)
+        parts = {
+            "qweight": pack_intweight(codes.int(), interleave=4, kstride=64),
+            "scales": torch.nn.functional.pad(scale.T, fill).half(),
+            "qzeros": torch.nn.functional.pad(-(scale * zeros).T, fill).half(),
+        }
+        yield f"awqfast group={group}", parts, (codes - spread[0]) * spread[1]
+
+
 def modelopt_cases() -> Iterator[Case]:
     from modelopt.torch.export.quant_utils import pack_int4_in_uint8
 
@@ -242,7 +259,7 @@ def parts_of(tensor: torch.Tensor) -> Parts:
 
 MAKERS = [
     bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, mlx_cases, hqq_cases, quanto_cases,
-    bitnet_cases, awq_gemv_cases, modelopt_cases, torchao_cases,
+    bitnet_cases, awq_gemv_cases, awq_fast_cases, modelopt_cases, torchao_cases,
 ]  # fmt: skip
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 //! Microscaling specification 1.0.
 
 mod awq;
+mod awq_fast;
 mod blocked;
 mod float;
 mod high_first;

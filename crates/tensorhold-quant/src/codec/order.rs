@@ -8,7 +8,7 @@ use tensorhold_core::{ByteRange, Error, ErrorKind, Result};
 use crate::cast::level::{Level, Work};
 
 use super::strided::Strided;
-use super::{awq, high_first, lsb, padded, planar};
+use super::{awq, awq_fast, high_first, lsb, padded, planar};
 
 /// The order in which codes of 1 to 8 bits lie in bytes.
 ///
@@ -43,6 +43,7 @@ pub(super) enum Kind {
     Padded(u32),
     Planar(u32),
     Awq,
+    AwqFast,
     Strided(Strided),
     HighFirst,
 }
@@ -58,6 +59,10 @@ struct Units {
 impl BitOrder {
     /// Codes of 4 bits, eight in a word whose lower half has those of even places (AutoAWQ, along N).
     pub const AWQ: BitOrder = BitOrder(Awq);
+
+    /// Codes of 4 bits, 32 in 16 bytes, of which those that are eight apart come together (AWQ's GEMV of llm-awq, along
+    /// K).
+    pub const AWQ_FAST: BitOrder = BitOrder(AwqFast);
 
     /// Codes of 4 bits, two in a byte, the first in the upper half (bitsandbytes, NVFP4 of ComfyUI).
     pub const HIGH_NIBBLE_FIRST: BitOrder = BitOrder(HighFirst);
@@ -129,7 +134,7 @@ impl BitOrder {
         match self.0 {
             Lsb(bits) | LsbWords(bits) | Padded(bits) | Planar(bits) => bits,
             Strided(strided) => strided.bits,
-            Awq | HighFirst => 4,
+            Awq | AwqFast | HighFirst => 4,
         }
     }
 
@@ -143,7 +148,7 @@ impl BitOrder {
             Lsb(bits) => n_bits(bits).map(|n_bits| n_bits.div_ceil(8)),
             LsbWords(bits) => n_bits(bits).map(|n_bits| n_bits.div_ceil(32) * 4),
             HighFirst => n_bits(4).map(|n_bits| n_bits.div_ceil(8)),
-            Padded(_) | Planar(_) | Awq => {
+            Padded(_) | Planar(_) | Awq | AwqFast => {
                 let Units { codes, bytes } = self.units();
                 n_codes.div_ceil(codes).checked_mul(bytes)
             }
@@ -158,7 +163,7 @@ impl BitOrder {
     /// The bytes that the codes of `range` lie in, counted from the start of the run.
     ///
     /// They are the bytes in which there is a bit of these codes; the whole words where the order is one of words
-    /// (`AWQ`, padded, and the words of 32 codes for planar). A range over the parts of a strided run has all
+    /// (`AWQ`, padded, and the words of 32 codes for planar and `AWQ_FAST`). A range over the parts of a strided run has all
     /// bytes: whoever wants fewer asks for each part by itself.
     ///
     /// # Errors
@@ -178,7 +183,7 @@ impl BitOrder {
             _ if start == end => ByteRange::new(0, 0),
             Lsb(bits) | LsbWords(bits) => dense(bits, range),
             HighFirst => dense(4, range),
-            Padded(_) | Planar(_) | Awq => {
+            Padded(_) | Planar(_) | Awq | AwqFast => {
                 let Units { codes, bytes } = self.units();
                 ByteRange::new(start / codes * bytes, end.div_ceil(codes) * bytes)
             }
@@ -261,6 +266,7 @@ impl BitOrder {
         let (codes, bytes) = match self.0 {
             Padded(bits) => (padded::codes_in_word(bits), 4),
             Planar(bits) => (planar::CODES, planar::CODES / 8 * u64::from(bits)),
+            AwqFast => (awq_fast::CODES, awq_fast::CODES / 2),
             _ => (awq::CODES, 4),
         };
         Units { codes, bytes }
@@ -289,6 +295,7 @@ impl Work for Unpack<'_> {
             Padded(bits) => padded::unpack(bits, packed, first, into),
             Planar(bits) => planar::unpack(bits, packed, first, into),
             Awq => awq::unpack(packed, first, into),
+            AwqFast => awq_fast::unpack(packed, first, into),
             Strided(strided) => strided.unpack(packed, first, into),
             HighFirst => high_first::unpack(packed, first, into),
         }
@@ -311,6 +318,7 @@ impl Work for Pack<'_> {
             Padded(bits) => padded::pack(bits, codes, into),
             Planar(bits) => planar::pack(bits, codes, into),
             Awq => awq::pack(codes, into),
+            AwqFast => awq_fast::pack(codes, into),
             Strided(strided) => strided.pack(codes, into),
             HighFirst => high_first::pack(codes, into),
         }
@@ -326,6 +334,7 @@ impl fmt::Display for BitOrder {
             Padded(bits) => write!(f, "padded({bits})"),
             Planar(bits) => write!(f, "planar({bits})"),
             Awq => write!(f, "awq"),
+            AwqFast => write!(f, "awq_fast"),
             Strided(Strided { bits, order, .. }) => write!(f, "strided({bits}, {order:?})"),
             HighFirst => write!(f, "high_nibble_first"),
         }
@@ -391,7 +400,11 @@ mod tests {
         let packed: Vec<u8> = (0u32..4000)
             .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
-        let mut orders = vec![BitOrder::AWQ, BitOrder::HIGH_NIBBLE_FIRST];
+        let mut orders = vec![
+            BitOrder::AWQ,
+            BitOrder::AWQ_FAST,
+            BitOrder::HIGH_NIBBLE_FIRST,
+        ];
         for bits in 1..=8 {
             let plain = [BitOrder::lsb, BitOrder::padded, BitOrder::planar];
             orders.extend(plain.map(|order| order(bits).expect("it has 1 to 8 bits")));

@@ -45,7 +45,10 @@ impl BitOrder {
     /// # Errors
     /// `InvalidArgument` when the order is not one of words; else as [`BitOrder::bytes_of`].
     pub fn rows_of(self, range: Range<u64>) -> Result<Range<u64>> {
-        if matches!(self.0, Kind::Lsb(_) | Kind::Strided(_) | Kind::HighFirst) {
+        if matches!(
+            self.0,
+            Kind::Lsb(_) | Kind::Strided(_) | Kind::HighFirst | Kind::AwqFast
+        ) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!(

@@ -10,7 +10,8 @@ use super::transpose::transpose;
 use crate::cast;
 use crate::codec::{BitOrder, BlockedScales, E8m0};
 use crate::scheme::{
-    Axis, Change, Entries, N_CODES, Need, Nested, Number, Numbers, Packed, Stored, Window, one_row,
+    Axis, Change, Entries, INTERLEAVED, N_CODES, Need, Nested, Number, Numbers, Packed, Stored,
+    Window, one_row,
 };
 
 /// The bytes of a part that a window needs, as they lie in memory.
@@ -78,6 +79,9 @@ impl<'a> Lent<'a> {
 
     /// Writes the codes of the one matrix of `window` into `into`, row by row.
     pub(super) fn codes(&mut self, window: &Window, into: &mut [u8]) -> Result<()> {
+        if self.stored.entries == Entries::Interleaved {
+            return self.unpack_interleaved(window, into);
+        }
         let Packed { order, along } = self.stored.packed()?;
         let (entries, across) = match along {
             Axis::Columns => (&window.columns, &window.rows),
@@ -135,6 +139,32 @@ impl<'a> Lent<'a> {
                 self.gather(matrix, place, bytes.clone());
                 order.unpack(&self.packed, entries.start, into)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the codes of rows that lie four in a line into `into`, row by row.
+    fn unpack_interleaved(&mut self, window: &Window, into: &mut [u8]) -> Result<()> {
+        let [n_rows, n_columns] = INTERLEAVED;
+        let columns = window.columns.clone();
+        if columns.is_empty() {
+            return Ok(());
+        }
+        let (order, run) = (BitOrder::AWQ_FAST, n_columns as usize / 2);
+        let unit = n_rows as usize * run;
+        let first = self.ranges[2].start * self.stored.width_bytes() / n_rows;
+        let bytes = order.bytes_of(columns.clone())?;
+        let wanted = (bytes.start - first) as usize..(bytes.end - first) as usize;
+        let width = (columns.end - columns.start) as usize;
+        let n_bytes = (self.ranges[2].end - self.ranges[2].start) * self.stored.width_bytes();
+        for (row, into) in window.rows.clone().zip(into.chunks_mut(width)) {
+            let line = &self.bytes[self.line_start(window.experts.start, row / n_rows)..];
+            let at = (row % n_rows) as usize * run;
+            self.packed.clear();
+            for unit in line[..n_bytes as usize].chunks(unit) {
+                self.packed.extend_from_slice(&unit[at..][..run]);
+            }
+            order.unpack(&self.packed[wanted.clone()], columns.start, into)?;
         }
         Ok(())
     }

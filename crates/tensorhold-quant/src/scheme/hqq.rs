@@ -99,7 +99,7 @@ impl Hqq {
         let columns = n_codes(weight, &self.shape)? / group_size;
         let rows = group_size.div_ceil(n_parts(self.bits)?);
         let packed = Packed {
-            order: BitOrder::strided(self.bits, PartOrder::HighFirst, rows)?,
+            order: parted(self.bits, PartOrder::HighFirst, rows)?,
             along: Axis::Rows,
         };
         let (size, entries) = ([1, group_size, columns], Entries::Packed(packed));
@@ -130,7 +130,7 @@ pub(super) fn parted_rows(
         size = [1, 1, n_codes(weight, shape)?];
     }
     let packed = Packed {
-        order: BitOrder::strided(bits, order, part_entries.max(1))?,
+        order: parted(bits, order, part_entries.max(1))?,
         along,
     };
     weight.stored_as(
@@ -139,6 +139,14 @@ pub(super) fn parted_rows(
         Axis::Columns,
         Entries::Packed(packed),
     )
+}
+
+/// A run in parts of so many codes; codes of 8 bits follow one another.
+fn parted(bits: u32, order: PartOrder, part_codes: u64) -> Result<BitOrder> {
+    match bits {
+        8 => BitOrder::lsb(8),
+        _ => BitOrder::strided(bits, order, part_codes),
+    }
 }
 
 /// The type of what has one code of every part.

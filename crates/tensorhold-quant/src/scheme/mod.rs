@@ -49,13 +49,14 @@ mod numbers;
 mod nvfp4;
 mod pack;
 mod parts;
+mod piece;
 mod quanto;
 mod recipe;
 mod stored;
 mod window;
 
 pub use awq::AwqGemm;
-pub use awq_gemv::AwqGemv;
+pub use awq_gemv::{AwqGemv, AwqGemvFast};
 pub use bitnet::{BitNet, BitNetScale};
 pub use bitsandbytes::{Bitsandbytes4, Bitsandbytes8, NestedScales};
 pub(crate) use flat::{Stretch, stretches};
@@ -73,6 +74,7 @@ pub use pack::{PackOrder, PackQuantized};
 pub use parts::{Part, Parts};
 pub use quanto::QuantoBits;
 pub use recipe::{Effect, Global, Groups, Recipe, Value, Zeros};
+pub(crate) use stored::INTERLEAVED;
 pub use stored::{Axis, Entries, Packed, Stored};
 pub use window::{Need, Window};
 

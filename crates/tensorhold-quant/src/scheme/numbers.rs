@@ -99,7 +99,7 @@ impl Numbers {
             Number::Float(_) => None,
             Number::Power(_) | Number::Signed | Number::Unsigned => Some(1),
         };
-        let is_packed = matches!(stored.entries, Entries::Packed(_));
+        let is_packed = matches!(stored.entries, Entries::Packed(_) | Entries::Interleaved);
         if is_packed || width.is_none() || width != stored.dtype.width_bytes() {
             return Err(stored.wrong(&format!("its elements are no {number:?}")));
         }

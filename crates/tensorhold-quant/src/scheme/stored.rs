@@ -11,6 +11,8 @@ use crate::codec::BlockedScales;
 
 const TILE_ROWS: u64 = 128;
 const TILE_COLUMNS: u64 = 4;
+/// The rows of a line where rows are interleaved, and the columns of one that come together.
+pub(crate) const INTERLEAVED: [u64; 2] = [4, 64];
 
 /// A direction in a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +41,9 @@ pub enum Entries {
     Packed(Packed),
     /// Each is an entry, of one byte, in the order of [`BlockedScales`]: tiles of 128 rows and 4 columns, filled up.
     Tiles,
+    /// They have codes of 4 bits in [`BitOrder::AWQ_FAST`], in lines of four rows: 64 codes of each of the four, then
+    /// the next 64 of each.
+    Interleaved,
 }
 
 /// Matrices of codes or of numbers, one for each expert, as they lie in a tensor.
@@ -84,6 +89,12 @@ impl Stored {
     pub fn cover(&self, window: &Window) -> Result<[Range<u64>; 3]> {
         let mut rows = self.elements(Axis::Rows, window.rows.clone())?;
         let mut columns = self.elements(Axis::Columns, window.columns.clone())?;
+        if self.entries == Entries::Interleaved {
+            let [n_rows, n_columns] = INTERLEAVED;
+            rows = rows.start / n_rows..rows.end.div_ceil(n_rows);
+            let unit = n_rows * n_columns / 2 / self.width_bytes();
+            columns = columns.start / n_columns * unit..columns.end.div_ceil(n_columns) * unit;
+        }
         if self.entries == Entries::Tiles && !rows.is_empty() {
             // Tiles of the same rows lie together.
             rows = rows.start / TILE_ROWS * TILE_ROWS..rows.end.next_multiple_of(TILE_ROWS);
@@ -103,6 +114,9 @@ impl Stored {
                 Axis::Rows => TILE_ROWS,
                 Axis::Columns => self.size[2].max(1),
             };
+        }
+        if self.entries == Entries::Interleaved {
+            return INTERLEAVED[usize::from(axis == Axis::Columns)];
         }
         let Some(order) = self.order_along(axis) else {
             return 1;
@@ -125,6 +139,7 @@ impl Stored {
         match self.entries {
             Entries::Packed(packed) => packed.order.width_bits(),
             Entries::Elements | Entries::Tiles => 8,
+            Entries::Interleaved => BitOrder::AWQ_FAST.width_bits(),
         }
     }
 
@@ -132,6 +147,10 @@ impl Stored {
     pub(crate) fn packed(&self) -> Result<Packed> {
         match self.entries {
             Entries::Packed(packed) => Ok(packed),
+            Entries::Interleaved => Ok(Packed {
+                order: BitOrder::AWQ_FAST,
+                along: Axis::Columns,
+            }),
             Entries::Elements | Entries::Tiles => Ok(Packed {
                 order: BitOrder::lsb(8)?,
                 along: self.lines,
@@ -169,6 +188,11 @@ impl Stored {
         let filled = match (self.entries, axis) {
             (Entries::Tiles, Axis::Rows) => n_entries.checked_next_multiple_of(TILE_ROWS),
             (Entries::Tiles, Axis::Columns) => n_entries.checked_next_multiple_of(TILE_COLUMNS),
+            (Entries::Interleaved, Axis::Rows) => Some(n_entries.div_ceil(INTERLEAVED[0])),
+            (Entries::Interleaved, Axis::Columns) => n_entries
+                .checked_next_multiple_of(INTERLEAVED[1])
+                .and_then(|n_codes| n_codes.checked_mul(INTERLEAVED[0] / 2))
+                .map(|n_bytes| n_bytes / self.width_bytes()),
             _ => Some(n_entries),
         };
         filled.ok_or_else(|| {
@@ -183,7 +207,7 @@ impl Stored {
     /// Refuses anything but codes of this size.
     pub(super) fn check_codes(&self, size: [u64; 3]) -> Result<()> {
         match self.entries {
-            Entries::Packed(_) => self.check_size(size),
+            Entries::Packed(_) | Entries::Interleaved => self.check_size(size),
             Entries::Elements if self.dtype.width_bytes() == Some(1) => self.check_size(size),
             _ => Err(self.wrong("its elements are no codes")),
         }
@@ -217,6 +241,9 @@ impl Stored {
             _ if width.is_none() => Err(self.wrong("its elements are no whole bytes")),
             Entries::Tiles if width != Some(1) || self.lines != Axis::Columns => {
                 Err(self.wrong("only bytes in rows lie in tiles"))
+            }
+            Entries::Interleaved if width > Some(2) || self.lines != Axis::Columns => {
+                Err(self.wrong("only elements of 1 or 2 bytes in rows are interleaved"))
             }
             _ => self.view().map(|_| ()),
         }
