@@ -2,16 +2,18 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 use tensorhold::{
-    Bytes, Checkpoint, Count, Dtype, Error, Escaped, Exact, Module, OpenOptions, Report, Row,
-    Rules, Totals, rows,
+    Bytes, Checkpoint, Count, Dtype, Error, ErrorKind, Escaped, Exact, Module, OpenOptions,
+    Quantization, Report, Row, Rules, Shape, Totals, rows,
 };
 
 use crate::FINE;
 use crate::output::{BOLD, DIM, Done, counted, error_json, print_json, print_note, stdout};
+use crate::quantized;
 
 /// What fits on a screen beside the summary.
 const SCREEN_ROWS: usize = 40;
@@ -20,7 +22,8 @@ const METADATA_CHARACTERS: usize = 72;
 
 /// Shows what a checkpoint holds, from its headers alone
 ///
-/// Tensors are summed up by module, and layers of the same structure folded into one: `model.layers.[0-35] ×36`.
+/// Tensors are summed up by module, and layers of the same structure folded into one: `model.layers.[0-35] ×36`. Quantized weights
+/// are one each, with the parameters that they have and the bytes of all their parts.
 #[derive(Args)]
 #[command(after_help = "Example:\n  tensorhold inspect Meta-Llama-3-8B/")]
 pub(crate) struct Inspect {
@@ -46,16 +49,21 @@ impl Inspect {
                 Ok(checkpoint) => (checkpoint, None),
                 Err(refusal) => (open(path, Rules::Compatible)?, Some(refusal)),
             };
+            let found = Found::of(checkpoint)?;
             if self.json {
-                json.push(describe(path, &checkpoint, refusal.as_ref()));
+                json.push(describe(path, &found, refusal.as_ref()));
                 continue;
             }
             let mut out = stdout();
             if n > 0 {
                 writeln!(out)?;
             }
-            self.show(&mut out, path, &checkpoint)?;
+            self.show(&mut out, path, &found)?;
             out.flush()?;
+            quantized::note_findings(&found.quantization);
+            if let Some(error) = &found.unread {
+                print_note(&format!("what is quantized cannot be said: {error}"));
+            }
             if let Some(refusal) = refusal {
                 print_note(&format!("the strict rules refuse this: {refusal}"));
             }
@@ -68,18 +76,45 @@ impl Inspect {
         Ok(FINE)
     }
 
-    fn show(&self, out: &mut impl Write, path: &Path, checkpoint: &Checkpoint) -> Done<()> {
-        let report = Report::of(checkpoint);
-        show_summary(out, path, checkpoint, &report)?;
+    fn show(&self, out: &mut impl Write, path: &Path, found: &Found) -> Done<()> {
+        let Found {
+            checkpoint, report, ..
+        } = found;
+        show_summary(out, path, checkpoint, report)?;
         match self.flat {
             true => show_flat(out, checkpoint),
             false => {
                 let on_screen = std::io::stdout().is_terminal() && !self.all;
-                let rows = rows(&report, on_screen.then_some(SCREEN_ROWS));
+                let rows = rows(report, on_screen.then_some(SCREEN_ROWS));
                 show_tree(out, &rows)?;
-                show_rest(out, &report, &rows)
+                show_rest(out, report, &rows)
             }
         }
+    }
+}
+
+/// What is shown of a checkpoint.
+struct Found {
+    checkpoint: Checkpoint,
+    quantization: Arc<Quantization>,
+    report: Report,
+    /// Why it cannot be said what is quantized.
+    unread: Option<Error>,
+}
+
+impl Found {
+    fn of(checkpoint: Checkpoint) -> Result<Found, Error> {
+        let (quantization, unread) = match checkpoint.quantization() {
+            Ok(quantization) => (quantization, None),
+            Err(error) if error.kind() == ErrorKind::InvalidConfig => (Arc::default(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Found {
+            report: Report::logical(&checkpoint, &quantization),
+            checkpoint,
+            quantization,
+            unread,
+        })
     }
 }
 
@@ -115,6 +150,7 @@ fn show_summary(
         counted(checkpoint.files().len() as u64, "file"),
         shares(report),
     )?;
+    quantized::show_schemes(out, report)?;
     for (key, value) in checkpoint.metadata() {
         let cut: String = value.chars().take(METADATA_CHARACTERS).collect();
         let dots = if cut.len() < value.len() { "…" } else { "" };
@@ -241,18 +277,36 @@ fn line(row: &Row<'_>) -> Line {
 /// The dtype and shape of a tensor; of several, and of modules, the dtypes.
 fn kind(module: &Module) -> String {
     match &module.tensors[..] {
-        [shape] => format!("{} {:?}", shape.dtype, shape.dims),
-        _ => module
-            .dtypes
-            .iter()
-            .map(|dtype| dtype.name())
-            .collect::<Vec<_>>()
-            .join(" "),
+        [shape] => kind_of(shape),
+        _ => {
+            let schemes = module.schemes.iter().map(|scheme| scheme.name());
+            let dtypes = module.dtypes.iter().map(|dtype| dtype.name());
+            schemes.chain(dtypes).collect::<Vec<_>>().join(" ")
+        }
     }
 }
 
-fn describe(path: &Path, checkpoint: &Checkpoint, refusal: Option<&Error>) -> Value {
-    let report = Report::of(checkpoint);
+fn kind_of(shape: &Shape) -> String {
+    let Shape {
+        dtype,
+        dims,
+        scheme,
+    } = shape;
+    match (scheme, dims) {
+        (None, Some(dims)) => format!("{dtype} {dims:?}"),
+        (Some(scheme), Some(dims)) => format!("{scheme} for {dtype} {dims:?}"),
+        (Some(scheme), None) => format!("{scheme}, of unknown shape"),
+        (None, None) => dtype.to_string(),
+    }
+}
+
+fn describe(path: &Path, found: &Found, refusal: Option<&Error>) -> Value {
+    let Found {
+        checkpoint,
+        quantization,
+        report,
+        unread,
+    } = found;
     let totals = |totals: &Totals| json!({"tensors": totals.n_tensors, "parameters": totals.n_elements, "bytes": totals.size_bytes});
     let dtypes: Map<String, Value> = report
         .dtypes
@@ -277,6 +331,11 @@ fn describe(path: &Path, checkpoint: &Checkpoint, refusal: Option<&Error>) -> Va
         "dtypes": dtypes,
         "metadata": checkpoint.metadata(),
         "refused_by_strict_rules": refusal.map(error_json),
+        "quantization": match unread {
+            Some(error) => json!({"error": error_json(error)}),
+            None if quantization.is_empty() => Value::Null,
+            None => quantized::quantization_json(checkpoint, quantization, report),
+        },
         "files": checkpoint.files().iter().map(file).collect::<Vec<_>>(),
         "tensors": checkpoint.tensors().map(tensor).collect::<Vec<_>>(),
     })

@@ -16,6 +16,7 @@ mod inspect;
 mod output;
 mod plan;
 mod progress;
+mod quantized;
 mod reshard;
 mod scan;
 mod verify;

@@ -9,12 +9,14 @@ use tensorhold::{Bytes, Escaped, Outcome, Rules, Verdict, VerifyEvent};
 
 use crate::output::{Done, GOOD, WRONG, counted, error_json, print_json, stdout};
 use crate::progress::Progress;
+use crate::quantized;
 use crate::{DIFFERENT, FAILED, FINE};
 
 /// Says of each file whether it is what it must be
 ///
 /// By the strict rules a file must also be free of what the published format forbids though readers take it, of
-/// booleans other than 0 and 1, and of bytes that let it pass for a zip archive or a pickle.
+/// booleans other than 0 and 1, and of bytes that let it pass for a zip archive or a pickle. The parts of quantized weights
+/// must be there and fit each other, in whichever files they lie.
 #[derive(Args)]
 #[command(after_help = "Example:\n  tensorhold verify downloads/ model.safetensors.index.json")]
 pub(crate) struct Verify {
@@ -47,6 +49,15 @@ impl Verify {
             let tell = &mut |event| match event {
                 VerifyEvent::Read(bytes) => progress.add(bytes),
                 VerifyEvent::Done(verdict) if self.json => verdicts.push(describe(&verdict)),
+                VerifyEvent::Proven(proof) if self.json => {
+                    verdicts.push(quantized::describe(&proof))
+                }
+                VerifyEvent::Proven(proof) => {
+                    let lines = progress.aside(|| quantized::show(&proof));
+                    if printed.is_ok() {
+                        printed = lines;
+                    }
+                }
                 VerifyEvent::Done(verdict) => {
                     let line = progress.aside(|| show(&verdict));
                     if printed.is_ok() {

@@ -13,6 +13,7 @@ use tensorhold_core::{
 use tensorhold_io::{Buffer, Pread, open_regular};
 
 use crate::file::{File, OpenOptions};
+use crate::quantized::Known;
 use crate::read;
 use crate::transfer::{Memory, Transfer, TransferOptions};
 
@@ -21,6 +22,7 @@ use crate::transfer::{Memory, Transfer, TransferOptions};
 pub struct Checkpoint {
     files: Vec<File>,
     table: Table,
+    pub(crate) known: Known,
 }
 
 /// One tensor of an open checkpoint.
@@ -83,7 +85,11 @@ impl Checkpoint {
             .collect();
         let files = files?;
         let table = Table::of(&files, Repeated::Allowed)?;
-        Ok(Checkpoint { files, table })
+        Ok(Checkpoint {
+            files,
+            table,
+            known: Known::default(),
+        })
     }
 
     /// Several files that are open already as one checkpoint.
@@ -92,7 +98,11 @@ impl Checkpoint {
     /// `DuplicateTensor` if two files hold the same name.
     pub fn of_files(files: Vec<File>) -> Result<Checkpoint> {
         let table = Table::of(&files, Repeated::Refused)?;
-        Ok(Checkpoint { files, table })
+        Ok(Checkpoint {
+            files,
+            table,
+            known: Known::default(),
+        })
     }
 
     /// The files, in the order in which their tensors are listed.

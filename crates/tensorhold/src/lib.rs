@@ -50,9 +50,10 @@ pub use file::{Backend, File, OpenOptions};
 pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
 pub use parallel::RankPlan;
 pub use quantized::{
-    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, dequantize_checkpoint,
+    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, Logical, Proof, ProofNote,
+    dequantize_checkpoint,
 };
-pub use report::{Module, Report, Row, Shape, Totals, rows};
+pub use report::{Module, Report, Row, SchemeTotals, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use residence::Residence;
 pub use save::{
@@ -72,7 +73,10 @@ pub use tensorhold_io::{
     AtomicFile, Buffer, Durability, Map, Way, release_pool, set_interrupt_check, set_pool_limit,
 };
 pub use tensorhold_quant::can_cast;
-pub use tensorhold_quant::detect::{Layout as QuantLayout, QuantizedWeight};
+pub use tensorhold_quant::detect::{
+    DtypeFrom, Layout as QuantLayout, QuantFinding, QuantFindingKind, Quantization,
+    QuantizedWeight, SchemeName,
+};
 pub use transfer::{
     GdsStats, Memory, Numbered, Promised, Transfer, TransferOptions, TransferStats,
 };

@@ -5,11 +5,13 @@ mod fold;
 mod rows;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use tensorhold_core::{Dtype, TensorInfo};
+use tensorhold_core::{Dtype, TensorInfo, n_elements};
+use tensorhold_quant::detect::{Quantization, QuantizedWeight, SchemeName};
 
 use crate::checkpoint::Checkpoint;
+use tree::Entry;
 
 pub use rows::{Row, rows};
 
@@ -22,14 +24,40 @@ pub struct Report {
     pub dtypes: Vec<(Dtype, Totals)>,
     /// The names at the top of the tree, in natural order.
     pub modules: Vec<Module>,
+    /// The sums over the quantized weights of each scheme, that with the most bytes first.
+    pub schemes: Vec<(SchemeName, SchemeTotals)>,
+}
+
+/// Sums over the weights of one scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SchemeTotals {
+    /// The number of weights.
+    pub n_weights: u64,
+    /// Of how many of them the shape is not known.
+    pub n_unknown: u64,
+    /// The elements of those whose shape is known.
+    pub n_elements: u64,
+    /// The bytes that these take with all their parts.
+    pub known_bytes: u64,
+    /// The bytes that all take with all their parts.
+    pub size_bytes: u64,
+}
+
+impl SchemeTotals {
+    /// The bits that an element takes, with its part of scales and zeros; of weights whose shape is known.
+    #[must_use]
+    pub fn bits_per_weight(&self) -> Option<f64> {
+        let bits = self.known_bytes as f64 * 8.0 / self.n_elements as f64;
+        (self.n_elements > 0).then_some(bits)
+    }
 }
 
 /// Sums over some tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Totals {
     /// The number of tensors.
     pub n_tensors: u64,
-    /// The number of their elements, which are a model's parameters.
+    /// The number of their elements, which are a model's parameters; of quantized weights, those that they have without quantization.
     pub n_elements: u64,
     /// The bytes they take.
     pub size_bytes: u64,
@@ -44,48 +72,150 @@ pub struct Module {
     pub n_folded: u64,
     /// The sums over all tensors below it, in all that is folded into it and its parents.
     pub totals: Totals,
-    /// The dtypes below it, in file order.
+    /// The dtypes below it, in file order, of what is not quantized.
     pub dtypes: Vec<Dtype>,
+    /// What is quantized below it is written in.
+    pub schemes: Vec<SchemeName>,
     /// The tensors of this very name: none for a module, one for a tensor, several for a name in braces.
     pub tensors: Vec<Shape>,
     /// What is below it.
     pub children: Vec<Module>,
 }
 
-/// The dtype and shape of one tensor.
+/// The dtype and shape of one tensor, or of one quantized weight.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// The element type.
+    /// The element type; of a quantized weight, the one that its values are given as.
     pub dtype: Dtype,
-    /// The size in each dimension.
-    pub dims: Vec<u64>,
+    /// The size in each dimension; `None` for a quantized weight of which it is not known.
+    pub dims: Option<Vec<u64>>,
+    /// What the weight is written in, if it is quantized.
+    pub scheme: Option<SchemeName>,
 }
 
 impl Report {
     /// The sums over `checkpoint`, from its headers alone.
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Report {
-        Report::of_tensors(checkpoint.tensors().map(|tensor| tensor.info()))
+        Report::of_tensors(
+            checkpoint.tensors().map(|tensor| tensor.info()),
+            &Quantization::default(),
+        )
     }
 
-    fn of_tensors<'a>(tensors: impl Iterator<Item = TensorInfo<'a>>) -> Report {
-        let mut totals = Totals::default();
-        let mut dtypes: BTreeMap<Dtype, Totals> = BTreeMap::new();
-        let mut tree = tree::Tree::new();
+    /// The sums over `checkpoint` as it is without quantization: a weight has its elements and the bytes of all its parts.
+    #[must_use]
+    pub fn logical(checkpoint: &Checkpoint, quantization: &Quantization) -> Report {
+        let tensors = checkpoint.tensors().map(|tensor| tensor.info());
+        Report::of_tensors(tensors, quantization)
+    }
+
+    fn of_tensors<'a>(
+        tensors: impl Iterator<Item = TensorInfo<'a>>,
+        quantization: &'a Quantization,
+    ) -> Report {
+        let mut sums = Sums::default();
+        let mut parts: HashMap<&str, Totals> = quantization
+            .parts()
+            .map(|part| (part, Totals::default()))
+            .collect();
         for info in tensors {
-            totals.add(Totals::of(&info), 1);
-            dtypes
-                .entry(info.dtype)
-                .or_default()
-                .add(Totals::of(&info), 1);
-            tree.insert(info);
+            sums.add_dtype(&info);
+            match parts.get_mut(info.name) {
+                Some(part) => *part = Totals::of(&info),
+                None => sums.add(info.name, Entry::of(&info)),
+            }
         }
-        let mut dtypes: Vec<(Dtype, Totals)> = dtypes.into_iter().collect();
-        dtypes.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.size_bytes));
-        Report {
+        for weight in &quantization.weights {
+            sums.add_weight(weight, &parts);
+        }
+        for name in &quantization.companions {
+            let totals = parts.get(&**name).copied().unwrap_or_default();
+            sums.totals.add(
+                Totals {
+                    n_elements: 0,
+                    ..totals
+                },
+                1,
+            );
+        }
+        sums.finish()
+    }
+}
+
+/// The sums so far.
+#[derive(Default)]
+struct Sums<'a> {
+    totals: Totals,
+    dtypes: BTreeMap<Dtype, Totals>,
+    schemes: BTreeMap<SchemeName, SchemeTotals>,
+    tree: tree::Tree<'a>,
+}
+
+impl<'a> Sums<'a> {
+    fn add_dtype(&mut self, info: &TensorInfo<'_>) {
+        let of_dtype = self.dtypes.entry(info.dtype).or_default();
+        of_dtype.add(Totals::of(info), 1);
+    }
+
+    fn add(&mut self, name: &'a str, entry: Entry<'a>) {
+        self.totals.add(entry.totals, 1);
+        self.tree.insert(name, entry);
+    }
+
+    fn add_weight(&mut self, weight: &'a QuantizedWeight, parts: &HashMap<&str, Totals>) {
+        let mut totals = Totals::default();
+        for part in weight.parts.values() {
+            totals.add(parts.get(&**part).copied().unwrap_or_default(), 1);
+        }
+        let n_elements = weight
+            .shape()
+            .map(|shape| n_elements(shape).unwrap_or(u64::MAX));
+        totals.n_elements = n_elements.unwrap_or(0);
+        let of_scheme = self.schemes.entry(weight.scheme).or_default();
+        of_scheme.add(&totals, n_elements.is_some());
+        let entry = Entry {
+            dtype: weight.dtype,
+            dims: weight.shape(),
+            scheme: Some(weight.scheme),
             totals,
+        };
+        self.add(&weight.name, entry);
+    }
+
+    fn finish(self) -> Report {
+        let mut dtypes: Vec<(Dtype, Totals)> = self.dtypes.into_iter().collect();
+        dtypes.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.size_bytes));
+        let mut schemes: Vec<(SchemeName, SchemeTotals)> = self.schemes.into_iter().collect();
+        schemes.sort_by_key(|(_, totals)| std::cmp::Reverse(totals.size_bytes));
+        Report {
+            totals: self.totals,
             dtypes,
-            modules: fold::modules(&tree.structured()),
+            modules: fold::modules(&self.tree.structured()),
+            schemes,
+        }
+    }
+}
+
+impl SchemeTotals {
+    fn add(&mut self, totals: &Totals, is_known: bool) {
+        self.n_weights += 1;
+        self.size_bytes = self.size_bytes.saturating_add(totals.size_bytes);
+        self.n_elements = self.n_elements.saturating_add(totals.n_elements);
+        match is_known {
+            true => self.known_bytes = self.known_bytes.saturating_add(totals.size_bytes),
+            false => self.n_unknown += 1,
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn of(info: &TensorInfo<'a>) -> Entry<'a> {
+        Entry {
+            dtype: info.dtype,
+            dims: Some(info.shape),
+            scheme: None,
+            totals: Totals::of(info),
         }
     }
 }

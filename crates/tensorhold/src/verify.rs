@@ -15,12 +15,15 @@ use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result, Rules, ShardIn
 use crate::checkpoint::{Checkpoint, Tensor, read_index};
 use crate::file::{Backend, OpenOptions};
 use crate::pieces::Pieces;
+use crate::quantized::{Proof, prove};
 
 /// What is told while files are verified.
 #[derive(Debug)]
 pub enum VerifyEvent {
     /// A file or an index was verified.
     Done(Verdict),
+    /// The quantized weights of all files together were looked at.
+    Proven(Proof),
     /// So many more bytes of tensors were read.
     Read(u64),
 }
@@ -74,6 +77,9 @@ impl Verdict {
 
 /// Verifies what lies at `path`: a file, an `*.safetensors.index.json` with its shards, or all files and indexes
 /// of a folder. Each verdict is told as soon as it stands; the worst outcome is returned.
+///
+/// Of quantized weights, the parts are held to each other: they must be there and of shapes that fit, scales must be finite, and groups
+/// must exist. A file that is named as a shard of several is not held to that by itself.
 pub fn verify(path: impl AsRef<Path>, rules: Rules, tell: &mut dyn FnMut(VerifyEvent)) -> Outcome {
     let path = path.as_ref();
     let mut outcome = Outcome::Fine;
@@ -96,7 +102,30 @@ pub fn verify(path: impl AsRef<Path>, rules: Rules, tell: &mut dyn FnMut(VerifyE
             }
         }
     }
-    outcome
+    outcome.max(verify_quantized(path, rules, tell))
+}
+
+/// Proves the layout of quantized weights, whose parts may lie in several files.
+fn verify_quantized(path: &Path, rules: Rules, tell: &mut dyn FnMut(VerifyEvent)) -> Outcome {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_shard = path.is_file() && name.contains("-of-") && name.ends_with(".safetensors");
+    // What cannot be opened was told of already.
+    let Some(checkpoint) = Checkpoint::open(path, &options(rules))
+        .ok()
+        .filter(|_| !is_shard)
+    else {
+        return Outcome::Fine;
+    };
+    let Some(proof) = prove(path, &checkpoint, tell) else {
+        return Outcome::Fine;
+    };
+    let is_fine = proof.wrong.is_empty();
+    tell(VerifyEvent::Proven(proof));
+    if is_fine {
+        Outcome::Fine
+    } else {
+        Outcome::Wrong
+    }
 }
 
 /// What is to be verified; each file once, although an index names it too.

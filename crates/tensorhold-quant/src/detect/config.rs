@@ -80,7 +80,9 @@ impl Config {
         for text in texts {
             let of_file =
                 |error: Error| error.with_file(text.file.unwrap_or("`quantization_config`"));
-            let json = Json::parse(text.text, MAX_CONFIG_BYTES).map_err(of_file)?;
+            let unread = |why: &str| Error::new(ErrorKind::InvalidConfig, why.to_owned());
+            let said = text.text.map_err(|why| of_file(unread(why)))?;
+            let json = Json::parse(said, MAX_CONFIG_BYTES).map_err(of_file)?;
             config.dtype = config.dtype.or_else(|| model_dtype(&json));
             if !is_given || text.file.is_none() {
                 sections.extend(section(text.file, json));

@@ -22,6 +22,6 @@ pub struct ConfigText<'a> {
     /// The file that it was read from, such as `config.json` or `quantize_config.json`; `None` for one that the caller gives in place
     /// of what all files say of quantization.
     pub file: Option<&'a str>,
-    /// What it says.
-    pub text: &'a str,
+    /// What it says, or why it cannot be read.
+    pub text: core::result::Result<&'a str, &'a str>,
 }

@@ -5,8 +5,8 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
-/// Longer texts are no configuration. One that names each of 100 000 modules takes 10 MB.
-pub(super) const MAX_CONFIG_BYTES: usize = 16 << 20;
+/// Longer texts are no configuration: they are refused. One that names each of 100 000 modules takes 10 MB.
+pub const MAX_CONFIG_BYTES: usize = 16 << 20;
 /// Longer texts in a tensor, or in the metadata of a file for one tensor, describe no tensor.
 pub(super) const MAX_BLOB_BYTES: usize = 64 << 10;
 

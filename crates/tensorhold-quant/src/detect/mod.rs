@@ -22,7 +22,7 @@
 //!     metadata: Vec::new(),
 //!     configs: vec![ConfigText {
 //!         file: Some("config.json"),
-//!         text: r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#,
+//!         text: Ok(r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#),
 //!     }],
 //!     read: &|_, _| unreachable!("nothing has to be read for this scheme"),
 //! })?;
@@ -48,6 +48,7 @@ mod settings;
 mod weight;
 
 pub use evidence::{ConfigText, Evidence};
+pub use json::MAX_CONFIG_BYTES;
 pub use name::SchemeName;
 pub use weight::{
     DtypeFrom, Layout, QuantFinding, QuantFindingKind, Quantization, QuantizedWeight,

@@ -142,7 +142,7 @@ impl QuantFindingKind {
 }
 
 /// One thing that is worth knowing about a quantized weight or checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QuantFinding {
     /// What kind of thing it is.
     pub kind: QuantFindingKind,

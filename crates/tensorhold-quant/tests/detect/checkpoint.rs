@@ -84,7 +84,10 @@ impl Checkpoint {
             tensors: tensors.collect(),
             metadata: metadata.map(|(key, value)| (&**key, &**value)).collect(),
             configs: configs
-                .map(|(file, text)| ConfigText { file: *file, text })
+                .map(|(file, text)| ConfigText {
+                    file: *file,
+                    text: Ok(text),
+                })
                 .collect(),
             read: &|name, range| self.read(name, range),
         })

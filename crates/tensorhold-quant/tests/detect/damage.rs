@@ -15,8 +15,7 @@ const BLOCKS: &str = r#"{"quant_method": "fp8", "weight_block_size": [128, 128]}
 
 #[test]
 fn a_missing_scale_is_named_whether_or_not_a_configuration_asks_for_it() {
-    let message = "a.weight: fp8 broken: part `weight_scale_inv` or `weight_scale` or `scale` or `qscale_weight` or `scale_weight` \
-                   or `_scale_inv` or `weight._scale` is missing; there are `weight`";
+    let message = "a.weight: fp8 broken: its scale is missing: there is none of `weight_scale_inv`, `weight_scale`, `scale`, `qscale_weight`, `scale_weight`";
     let alone = || Checkpoint::of(&[("a.weight", F8_E4M3, &[4, 4])]);
     check(alone().config(BLOCKS), &[message]);
     check(alone(), &[]);

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::tree::{Structured, number};
+use super::tree::{Entry, Structured, number};
 use super::{Module, Shape};
 
 /// More groups than this stay below a module of their own.
@@ -58,9 +58,10 @@ fn module(tree: &Structured<'_>, group: &Group, times: u64) -> Vec<Module> {
     let node = group.example;
     let n_folded = group.numbers.len().max(1) as u64;
     let times = times.saturating_mul(n_folded);
-    let shape = |info: &tensorhold_core::TensorInfo<'_>| Shape {
-        dtype: info.dtype,
-        dims: info.shape.to_vec(),
+    let shape = |entry: &Entry<'_>| Shape {
+        dtype: entry.dtype,
+        dims: entry.dims.map(<[u64]>::to_vec),
+        scheme: entry.scheme,
     };
     let module = Module {
         name: match group.numbers[..] {
@@ -70,6 +71,7 @@ fn module(tree: &Structured<'_>, group: &Group, times: u64) -> Vec<Module> {
         n_folded,
         totals: tree.totals(node).times(times),
         dtypes: tree.dtypes(node).collect(),
+        schemes: tree.schemes(node).to_vec(),
         tensors: tree.tensor(node).map(shape).into_iter().collect(),
         children: below(tree, node, times),
     };

@@ -7,12 +7,13 @@ use super::*;
 type Named = (String, Dtype, &'static [u64]);
 
 fn report(tensors: &[Named]) -> Report {
-    Report::of_tensors(tensors.iter().map(|(name, dtype, shape)| TensorInfo {
+    let tensors = tensors.iter().map(|(name, dtype, shape)| TensorInfo {
         name,
         dtype: *dtype,
         shape,
         offsets: ByteRange::new(0, shape_size_bytes(*dtype, shape).unwrap()),
-    }))
+    });
+    Report::of_tensors(tensors, &Quantization::default())
 }
 
 fn f32s(names: &[&str]) -> Report {

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tensorhold_core::{Dtype, TensorInfo};
+use tensorhold_core::Dtype;
+use tensorhold_quant::detect::SchemeName;
 
 use super::Totals;
 
@@ -29,18 +30,22 @@ pub(super) struct Tree<'a> {
 struct Node<'a> {
     label: &'a str,
     parent: u32,
-    tensor: Option<TensorInfo<'a>>,
+    tensor: Option<Entry<'a>>,
     children: Vec<u32>,
 }
 
-impl<'a> Node<'a> {
-    fn shape(&self) -> Option<(Dtype, &'a [u64])> {
-        self.tensor.map(|info| (info.dtype, info.shape))
-    }
+/// A tensor, or a quantized weight with all its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Entry<'a> {
+    pub dtype: Dtype,
+    /// None where it is a weight whose shape is not known.
+    pub dims: Option<&'a [u64]>,
+    pub scheme: Option<SchemeName>,
+    pub totals: Totals,
 }
 
-impl<'a> Tree<'a> {
-    pub fn new() -> Tree<'a> {
+impl Default for Tree<'_> {
+    fn default() -> Self {
         let root = Node {
             label: "",
             parent: 0,
@@ -54,11 +59,13 @@ impl<'a> Tree<'a> {
             last: Vec::new(),
         }
     }
+}
 
-    pub fn insert(&mut self, info: TensorInfo<'a>) {
+impl<'a> Tree<'a> {
+    pub fn insert(&mut self, name: &'a str, entry: Entry<'a>) {
         let mut node = 0;
         let mut follows_last = true;
-        for (depth, label) in info.name.splitn(MAX_DEPTH, '.').enumerate() {
+        for (depth, label) in name.splitn(MAX_DEPTH, '.').enumerate() {
             follows_last = follows_last
                 && self
                     .last
@@ -72,7 +79,7 @@ impl<'a> Tree<'a> {
             self.last.truncate(depth);
             self.last.push(node);
         }
-        self.nodes[node as usize].tensor = Some(info);
+        self.nodes[node as usize].tensor = Some(entry);
     }
 
     fn child(&mut self, parent: u32, label: &'a str) -> u32 {
@@ -144,8 +151,10 @@ pub(super) struct Structured<'a> {
 struct Example {
     node: u32,
     totals: Totals,
-    /// One bit for each dtype.
+    /// One bit for each dtype of what is not quantized.
     dtypes: u32,
+    /// The schemes of what is, in order.
+    schemes: Vec<SchemeName>,
 }
 
 impl<'a> Structured<'a> {
@@ -155,7 +164,7 @@ impl<'a> Structured<'a> {
         self.nodes[node as usize].label
     }
 
-    pub fn tensor(&self, node: u32) -> Option<&TensorInfo<'a>> {
+    pub fn tensor(&self, node: u32) -> Option<&Entry<'a>> {
         self.nodes[node as usize].tensor.as_ref()
     }
 
@@ -175,6 +184,10 @@ impl<'a> Structured<'a> {
         let dtypes = self.example(node).dtypes;
         let has = move |dtype: &Dtype| dtypes & (1 << *dtype as u32) != 0;
         Dtype::ALL.into_iter().rev().filter(has)
+    }
+
+    pub fn schemes(&self, node: u32) -> &[SchemeName] {
+        &self.example(node).schemes
     }
 
     fn example(&self, node: u32) -> &Example {
@@ -221,20 +234,27 @@ impl Structures {
 
     fn sum_up(&self, nodes: &[Node<'_>], place: u32) -> Example {
         let node = &nodes[place as usize];
-        let (mut totals, mut dtypes) = (Totals::default(), 0);
-        if let Some(info) = &node.tensor {
-            totals.add(Totals::of(info), 1);
-            dtypes |= 1 << info.dtype as u32;
+        let (mut totals, mut dtypes, mut schemes) = (Totals::default(), 0, Vec::new());
+        if let Some(entry) = &node.tensor {
+            totals.add(entry.totals, 1);
+            match entry.scheme {
+                None => dtypes |= 1 << entry.dtype as u32,
+                Some(scheme) => schemes.push(scheme),
+            }
         }
         for &child in &node.children {
             let below = &self.examples[self.of_node[child as usize] as usize];
             totals.add(below.totals, 1);
             dtypes |= below.dtypes;
+            schemes.extend_from_slice(&below.schemes);
         }
+        schemes.sort_unstable();
+        schemes.dedup();
         Example {
             node: place,
             totals,
             dtypes,
+            schemes,
         }
     }
 
@@ -249,7 +269,7 @@ impl Structures {
                 && nodes[left as usize].label == nodes[right as usize].label
         };
         left.children.len() == right.children.len()
-            && left.shape() == right.shape()
+            && left.tensor == right.tensor
             && left.children.iter().zip(&right.children).all(is_same_child)
     }
 }
@@ -257,7 +277,7 @@ impl Structures {
 fn hash_of(seed: &DefaultHashBuilder, of_node: &[u32], nodes: &[Node<'_>], place: u32) -> u64 {
     let node = &nodes[place as usize];
     let mut hasher = seed.build_hasher();
-    node.shape().hash(&mut hasher);
+    node.tensor.hash(&mut hasher);
     for &child in &node.children {
         nodes[child as usize].label.hash(&mut hasher);
         of_node[child as usize].hash(&mut hasher);

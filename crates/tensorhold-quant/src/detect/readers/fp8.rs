@@ -54,8 +54,12 @@ pub(in super::super) fn without_scale(module: &Module<'_>) -> Option<Reading> {
     if module.settings().listed == Listed::Ignored || !is_asked_for {
         return None;
     }
-    let recipe = Fp8::default().recipe(&module.parts(&["weight"]));
-    Some(Reading::new(SchemeName::Fp8, &["weight"], recipe))
+    let message = format!(
+        "its scale is missing: there is none of `{}`",
+        SCALES.join("`, `")
+    );
+    let error = Error::new(ErrorKind::TensorNotFound, message);
+    Some(Reading::new(SchemeName::Fp8, &["weight"], Err(error)))
 }
 
 pub(in super::super) fn is_float(dtype: Dtype) -> bool {

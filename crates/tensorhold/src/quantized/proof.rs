@@ -1,0 +1,214 @@
+//! Looks into the parts of quantized weights for what their shapes do not show.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result};
+use tensorhold_quant::cast;
+use tensorhold_quant::detect::{Layout, QuantFinding, Quantization, QuantizedWeight, SchemeName};
+use tensorhold_quant::scheme::{Number, Numbers, Recipe, Stored, Zeros};
+
+use crate::checkpoint::{Checkpoint, Tensor};
+use crate::pieces::Pieces;
+use crate::verify::VerifyEvent;
+
+/// What is right and wrong with the quantized weights of a checkpoint.
+#[derive(Debug)]
+pub struct Proof {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// The number of weights in each scheme.
+    pub schemes: BTreeMap<SchemeName, u64>,
+    /// What is worth knowing and not wrong, each once.
+    pub notes: Vec<ProofNote>,
+    /// What is wrong, each with its weight or tensor.
+    pub wrong: Vec<Error>,
+}
+
+/// Something about quantized weights that is worth knowing.
+#[derive(Debug, Clone)]
+pub struct ProofNote {
+    /// What it is.
+    pub finding: QuantFinding,
+    /// The first weight that it is about; `None` where it is about the checkpoint.
+    pub weight: Option<String>,
+    /// The number of weights that it is about.
+    pub n_weights: u64,
+}
+
+/// Proves the layout of all quantized weights; `None` where nothing is quantized.
+pub(crate) fn prove(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Option<Proof> {
+    let mut proof = Proof {
+        path: path.to_owned(),
+        schemes: BTreeMap::new(),
+        notes: Vec::new(),
+        wrong: Vec::new(),
+    };
+    match checkpoint.quantization() {
+        Ok(quantization) if quantization.is_empty() => return None,
+        Ok(quantization) => proof.add_all(checkpoint, &quantization, tell),
+        Err(error) => proof.wrong.push(error),
+    }
+    Some(proof)
+}
+
+impl Proof {
+    fn add_all(
+        &mut self,
+        checkpoint: &Checkpoint,
+        quantization: &Quantization,
+        tell: &mut dyn FnMut(VerifyEvent),
+    ) {
+        let mut places = HashMap::new();
+        for finding in &quantization.findings {
+            self.add_finding(&mut places, None, finding);
+        }
+        let mut pieces = Pieces::default();
+        for weight in &quantization.weights {
+            *self.schemes.entry(weight.scheme).or_default() += 1;
+            for finding in &weight.findings {
+                self.add_finding(&mut places, Some(weight), finding);
+            }
+            let checked = match &weight.layout {
+                Layout::Known(recipe) => check(checkpoint, weight, recipe, &mut pieces, tell),
+                Layout::Broken(_) => weight.recipe().map(|_| ()),
+                Layout::Opaque(_) => Ok(()),
+            };
+            self.wrong.extend(checked.err());
+        }
+    }
+
+    fn add_finding(
+        &mut self,
+        places: &mut HashMap<QuantFinding, usize>,
+        weight: Option<&QuantizedWeight>,
+        finding: &QuantFinding,
+    ) {
+        let name = weight.map(|weight| weight.name.clone());
+        if !finding.kind.is_wrong() {
+            let place = *places.entry(finding.clone()).or_insert(self.notes.len());
+            match self.notes.get_mut(place) {
+                Some(note) => note.n_weights += 1,
+                None => self.notes.push(ProofNote {
+                    finding: finding.clone(),
+                    n_weights: u64::from(name.is_some()),
+                    weight: name,
+                }),
+            }
+            return;
+        }
+        let error = Error::new(ErrorKind::InvalidTensor, finding.message.clone());
+        self.wrong.push(match finding.tensor.clone().or(name) {
+            Some(tensor) => error.with_tensor(tensor),
+            None => error,
+        });
+    }
+}
+
+/// Looks at the numbers of one weight: scales must be finite, and groups must be there.
+fn check(
+    checkpoint: &Checkpoint,
+    weight: &QuantizedWeight,
+    recipe: &Recipe,
+    pieces: &mut Pieces,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Result<()> {
+    let part = |stored: &Stored| match weight.parts.get(stored.part) {
+        Some(name) => checkpoint.tensor(name),
+        None => Err(Error::new(
+            ErrorKind::TensorNotFound,
+            format!("part `{}` is missing", stored.part),
+        )),
+    };
+    let mut numbers = vec![&recipe.scales];
+    numbers.extend(recipe.global.as_ref().map(|global| &global.numbers));
+    if let Zeros::Numbers(zeros) | Zeros::Bias(zeros) = &recipe.zeros {
+        numbers.push(zeros);
+    }
+    for numbers in numbers {
+        let tensor = part(&numbers.stored)?;
+        scan(&tensor, pieces, tell, |piece| not_finite(numbers, piece))?;
+    }
+    if let Some(index) = &recipe.group_index {
+        let n_groups = recipe.scales.stored.size[2];
+        let tensor = part(index)?;
+        scan(&tensor, pieces, tell, |piece| {
+            Ok(not_a_group(n_groups, piece))
+        })?;
+    }
+    Ok(())
+}
+
+/// The place of an element, and what is wrong with it.
+type Fault = Option<(usize, String)>;
+
+/// Shows all pieces of a tensor to `look`, up to the first fault.
+fn scan(
+    tensor: &Tensor<'_>,
+    pieces: &mut Pieces,
+    tell: &mut dyn FnMut(VerifyEvent),
+    mut look: impl FnMut(&[u8]) -> Result<Fault>,
+) -> Result<()> {
+    let info = tensor.info();
+    let width = u64::from(info.dtype.width_bytes().unwrap_or(1));
+    let mut offset = 0;
+    while offset < info.size_bytes() {
+        let piece = pieces.read(tensor, offset)?;
+        if let Some((place, what)) = look(piece)? {
+            let element = offset / width + place as u64;
+            let start = tensor.file().header().data_start() + info.offsets.start + element * width;
+            let error = Error::new(
+                ErrorKind::InvalidTensor,
+                format!("element {element} {what}"),
+            );
+            let error = error.with_bytes(ByteRange::new(start, start + width));
+            return Err(tensor.file().blame(&info, error));
+        }
+        offset += piece.len() as u64;
+        tell(VerifyEvent::Read(piece.len() as u64));
+    }
+    Ok(())
+}
+
+fn not_finite(numbers: &Numbers, piece: &[u8]) -> Result<Fault> {
+    let what = |value: f32| format!("of these numbers is {value}: scales must be finite");
+    match numbers.number {
+        Number::Power(_) => {
+            let place = piece.iter().position(|byte| *byte == 0xff);
+            Ok(place.map(|place| (place, what(f32::NAN))))
+        }
+        Number::Float(dtype) => {
+            let width = dtype.width_bytes().unwrap_or(1) as usize;
+            let mut values = vec![0; piece.len() / width * 4];
+            cast(dtype, piece, Dtype::F32, &mut values)?;
+            let values = values
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes));
+            let fault = values.enumerate().find(|(_, value)| !value.is_finite());
+            Ok(fault.map(|(place, value)| (place, what(value))))
+        }
+        Number::Signed | Number::Unsigned => Ok(None),
+    }
+}
+
+fn not_a_group(n_groups: u64, piece: &[u8]) -> Fault {
+    let groups = piece
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| i32::from_le_bytes(*bytes));
+    let is_there = |group: i32| u64::try_from(group).is_ok_and(|group| group < n_groups);
+    let fault = groups.enumerate().find(|(_, group)| !is_there(*group));
+    fault.map(|(place, group)| {
+        (
+            place,
+            format!("is group {group}, but there are {n_groups} groups"),
+        )
+    })
+}
