@@ -28,7 +28,10 @@ DTYPES = {
     torch.uint8: "U8",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
     torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float4_e2m1fn_x2: "F4",
 }
 
 Parts = dict[str, torch.Tensor]
@@ -49,6 +52,14 @@ def scales(name: str, *shape: int) -> torch.Tensor:
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def shape_of(tensor: torch.Tensor) -> list[int]:
+    """Its shape in a file, where an element of PyTorch may be two."""
+    shape = list(tensor.shape)
+    if tensor.dtype == torch.float4_e2m1fn_x2:
+        shape[-1] *= 2
+    return shape
 
 
 def words(codes: torch.Tensor, bits: int) -> torch.Tensor:
@@ -292,7 +303,7 @@ def lines(case: Case) -> Iterator[str]:
     name, parts, weight = case
     yield f"case {name}"
     for part, tensor in parts.items():
-        shape = ",".join(map(str, tensor.shape)) or "-"
+        shape = ",".join(map(str, shape_of(tensor))) or "-"
         yield f"part {part} {DTYPES[tensor.dtype]} {shape} {bytes_of(tensor).hex()}"
     rows = weight.reshape(-1, weight.shape[-1])
     sums = " ".join(f"{zlib.crc32(bytes_of(row)):08x}" for row in rows)

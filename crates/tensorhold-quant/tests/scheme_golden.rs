@@ -47,6 +47,7 @@ fn cases() -> Vec<Case> {
                 shape: Vec::new(),
                 rows: Vec::new(),
             }),
+            // The name of fused experts themselves has nothing after it.
             ["part", name, dtype, shape, bytes] => {
                 let (dtype, shape) = (dtype.parse().unwrap(), numbers(shape));
                 let part = Part {
@@ -274,6 +275,7 @@ impl Case {
         let names = match self.field("names") {
             "GptOss" => MxNames::GptOss,
             "Torchao" => MxNames::Torchao,
+            "Modelopt" => MxNames::Modelopt,
             _ => MxNames::CompressedTensors,
         };
         let scales = match self.find("scales") {

@@ -1,7 +1,8 @@
 """What other programs make of the parts of weights that they quantized themselves.
 
 `python scheme_golden_more.py` writes `scheme_golden_more.txt` with bitsandbytes 0.50, hqq 0.2.8,
-optimum-quanto 0.2.7, MLX 0.32, torchao 0.18, autoawq 0.2.9, modelopt 0.47 and transformers 5.23.
+optimum-quanto 0.2.7, MLX 0.32, torchao 0.18, autoawq 0.2.9, modelopt 0.47, comfy-kitchen 0.2.40,
+compressed-tensors 0.20 and transformers 5.23.
 `--check` compares what would be written. The form is that of `scheme_golden.py`, beside which this
 lies.
 """
@@ -15,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from scheme_golden import Case, Parts, check_or_write, integers, scales, seeded
+from scheme_golden import Case, Parts, check_or_write, integers, scales, seeded, some_float8
 
 GOLDEN = Path(__file__).with_name("scheme_golden_more.txt")
 
@@ -209,6 +210,74 @@ def modelopt_cases() -> Iterator[Case]:
     yield "w4a16awq group=32", parts, weight
 
 
+def modelopt_float_cases() -> Iterator[Case]:
+    from modelopt.torch.quantization.qtensor import (
+        FP8QTensor,
+        MXFP4QTensor,
+        MXFP8QTensor,
+        NVFP4QTensor,
+    )
+
+    weight = some_weights("modelopt", 20, 96)
+    tensor, scale, second = NVFP4QTensor.quantize(weight, 16)
+    made = tensor.dequantize(scale=scale, double_scale=second, block_sizes={-1: 16})
+    # Its table has 0 for code 8, which is -0.
+    packed = tensor._quantized_data
+    codes = torch.stack((packed & 15, packed >> 4), -1).reshape(20, 96)
+    made = torch.where(codes == 8, -0.0, made)
+    parts = {"weight": tensor._quantized_data, "weight_scale": scale, "weight_scale_2": second}
+    yield "nvfp4 names=Modelopt", parts, made
+    tensor, scale = MXFP4QTensor.quantize(weight, 32)
+    made = tensor.dequantize(scale=scale, block_sizes={-1: 32})
+    parts = {"weight": tensor._quantized_data, "weight_scale": scale.reshape(20, 3)}
+    yield "mx float=E2m1 names=Modelopt", parts, made
+    # The same codes in elements of their own type.
+    floats = parts | {"weight": parts["weight"].view(torch.float4_e2m1fn_x2)}
+    yield "mx float=E2m1 names=Modelopt", floats, made
+    tensor, scale = MXFP8QTensor.quantize(weight)
+    parts = {"weight": tensor._quantized_data, "weight_scale": scale}
+    yield "fp8 block=1,32", parts, tensor.dequantize(scale=scale)
+    blocks = {-2: 16, -1: 32}
+    tensor, scale = FP8QTensor.quantize(weight, block_sizes=blocks)
+    # The shape that FP8_PB_WO has, and the last block of which is not full.
+    parts = {"weight": tensor._quantized_data, "weight_scale": scale.reshape(2, 1, 3, 1)}
+    yield "fp8 block=16,32", parts, tensor.dequantize(scale=scale, block_sizes=blocks)
+
+
+def comfy_cases() -> Iterator[Case]:
+    import comfy_kitchen
+
+    weight = some_weights("comfy", 48, 96)
+    second = torch.tensor(0.00137)
+    codes, scale = comfy_kitchen.quantize_nvfp4(weight, second)
+    made = comfy_kitchen.dequantize_nvfp4(codes, second, scale, torch.float32)
+    parts = {"weight": codes, "weight_scale": scale, "weight_scale_2": second}
+    yield "nvfp4 names=ComfyUi", parts, made
+    codes, scale = comfy_kitchen.quantize_mxfp8(weight)
+    made = comfy_kitchen.dequantize_mxfp8(codes, scale, torch.float32)
+    parts = {"weight": codes, "weight_scale": scale}
+    yield "mx float=E4m3 names=Modelopt scales=Tiles", parts, made
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        codes = weight.to(dtype)
+        made = comfy_kitchen.dequantize_per_tensor_fp8(codes, second, torch.float32)
+        yield "fp8", {"weight": codes, "scale_weight": second}, made
+
+
+def other_float8_cases() -> Iterator[Case]:
+    from compressed_tensors.entrypoints.convert.converters import FP8BlockDequantizer
+
+    reader = FP8BlockDequantizer(weight_block_size=(32, 16), dtype=torch.float32)
+    for dtype in (torch.float8_e4m3fnuz, torch.float8_e5m2fnuz):
+        weight = some_float8(str(dtype), dtype, 50, 70)
+        scale = scales(str(dtype), 2, 5)
+        parts = {"weight": weight, "weight_scale_inv": scale}
+        yield "fp8 block=32,16", parts, reader._create_dequantized_weight(weight, scale)
+    experts = some_float8("experts", torch.float8_e4m3fn, 3, 50, 70)
+    scale = scales("experts", 3, 2, 5)
+    made = [reader._create_dequantized_weight(*pair) for pair in zip(experts, scale, strict=True)]
+    yield "fp8 block=32,16", {"": experts, "_scale_inv": scale}, torch.stack(made)
+
+
 def torchao_cases() -> Iterator[Case]:
     from torchao.prototype.mx_formats.mx_tensor import MXTensor
     from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
@@ -259,7 +328,8 @@ def parts_of(tensor: torch.Tensor) -> Parts:
 
 MAKERS = [
     bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, mlx_cases, hqq_cases, quanto_cases,
-    bitnet_cases, awq_gemv_cases, awq_fast_cases, modelopt_cases, torchao_cases,
+    bitnet_cases, awq_gemv_cases, awq_fast_cases, modelopt_cases,
+    modelopt_float_cases, comfy_cases, other_float8_cases, torchao_cases,
 ]  # fmt: skip
 
 if __name__ == "__main__":
