@@ -11,7 +11,7 @@ SECONDS_EACH ?= 30
 SOURCES := $(shell find crates python -name '*.rs' -o -name 'Cargo.toml' -o -path 'python/tensorhold/*' -name '*.py*' | grep -v '/target/\|\.pyc') Cargo.toml Cargo.lock python/pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust test-candle test-python double model lint fuzz bench docs wheel clean
+.PHONY: help demo test test-rust test-candle test-python double model lint oracles fuzz bench docs wheel clean
 
 help: ## Lists the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ lint: $(VENV)/.test $(VENV)/.wheel ## Checks formatting, lints, types and the ho
 	$(BIN)/mypy --strict --config-file python/pyproject.toml python/tensorhold
 	$(BIN)/mypy --strict --python-version 3.11 testdata/make_corpus.py testdata/check_reference.py docs/*.py bench/tensorhold_bench
 	$(BIN)/python -m mypy.stubtest tensorhold._native --mypy-config-file python/pyproject.toml
+
+oracles: $(VENV)/.test ## Compares quantized weights with the packages that write them
+	tools/oracles.sh $(BIN)/python
 
 fuzz: ## Fuzzes each target for SECONDS_EACH=30 seconds
 	tools/fuzz.sh $(SECONDS_EACH)
