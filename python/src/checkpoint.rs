@@ -17,6 +17,7 @@ use crate::loader::Loader;
 use crate::on_device::Targets;
 use crate::parallel::{self, Rule};
 use crate::placement::Placement;
+use crate::quantization::{Logical, Quantization};
 use crate::single::Single;
 use crate::stats::Stats;
 use crate::tensors::Maker;
@@ -96,6 +97,7 @@ impl Checkpoint {
         device: Option<&Bound<'_, PyAny>>,
         strict: bool,
         backend: &str,
+        quantization_config: Option<String>,
     ) -> PyResult<Checkpoint> {
         let rules = if strict {
             Rules::Strict
@@ -116,7 +118,10 @@ impl Checkpoint {
                 py.detach(|| tensorhold::Checkpoint::open_files(&paths, &options))
             }
         };
-        let checkpoint = opened.map_err(|error| error::to_py(py, &error))?;
+        let mut checkpoint = opened.map_err(|error| error::to_py(py, &error))?;
+        if let Some(text) = quantization_config {
+            checkpoint = checkpoint.with_quantization_config(text);
+        }
         Ok(Checkpoint::of(checkpoint, maker))
     }
 
@@ -166,6 +171,23 @@ impl Checkpoint {
     fn info(&self, py: Python<'_>, name: &str) -> PyResult<TensorInfo> {
         let opened = self.opened(py)?;
         Ok(TensorInfo::of(&opened.tensor(py, name)?))
+    }
+
+    /// Returns what of the checkpoint is quantized.
+    fn quantization(&self, py: Python<'_>) -> PyResult<Quantization> {
+        let opened = self.opened(py)?;
+        let found = py.detach(|| opened.checkpoint.quantization());
+        let found = found.map_err(|error| error::to_py(py, &error))?;
+        Quantization::of(py, &opened.checkpoint, &found)
+    }
+
+    /// Returns dtype and shape of a weight as it is without quantization.
+    fn logical(&self, py: Python<'_>, name: &str) -> PyResult<Logical> {
+        let opened = self.opened(py)?;
+        let found = py.detach(|| opened.checkpoint.logical(name));
+        found
+            .map(Logical::of)
+            .map_err(|error| error::to_py(py, &error))
     }
 
     /// Returns the `__metadata__` of all files; of a key in several, the first file's value.

@@ -23,6 +23,7 @@ mod pieces;
 mod pinned;
 mod placement;
 mod prefetch;
+mod quantization;
 mod safe_open;
 mod save;
 mod save_async;
@@ -49,6 +50,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stats::Gds>()?;
     module.add_class::<checkpoint::TensorInfo>()?;
     module.add_class::<checkpoint::TensorSlice>()?;
+    module.add_class::<quantization::Quantization>()?;
+    module.add_class::<quantization::QuantizedWeight>()?;
+    module.add_class::<quantization::Finding>()?;
+    module.add_class::<quantization::Logical>()?;
     module.add_class::<spec::TensorSpec>()?;
     module.add_class::<parallel::Share>()?;
     module.add_class::<pieces::Pieces>()?;

@@ -67,7 +67,7 @@ class ShardIndexError(SafetensorError, ValueError):
 
 
 class InvalidTensorError(SafetensorError, ValueError):
-    """A tensor cannot be stored as it is, or the parts of a quantized weight do not fit together."""
+    """A tensor cannot be stored as it is, or the parts of a quantized weight do not fit."""
 
 
 class ConfigError(SafetensorError, ValueError):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,6 +64,8 @@ class Checkpoint(Mapping[str, Any]):
         backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, `"shared"`
             never to, since other processes read the same files, or `"gds"` to read large tensors
             straight into a device, where cuFile or hipFile can.
+        quantization_config: What is said of quantization in place of what files beside the
+            checkpoint say, as `quantization_config` of a `config.json`: a mapping or its JSON.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -85,9 +88,11 @@ class Checkpoint(Mapping[str, Any]):
         device: Any = "cpu",
         strict: bool = True,
         backend: str = "auto",
+        quantization_config: Mapping[str, Any] | str | None = None,
     ) -> None:
         self._source = source
-        self._native = _native.Checkpoint(source, framework, device, strict, backend)
+        config = _json(quantization_config)
+        self._native = _native.Checkpoint(source, framework, device, strict, backend, config)
         self._stats: _native.TransferStats | None = None
 
     @classmethod
@@ -164,6 +169,54 @@ class Checkpoint(Mapping[str, Any]):
             ('I8', (2, 3), (0, 6))
         """
         return self._native.info(name)
+
+    @property
+    def quantization(self) -> _native.Quantization:
+        """What is quantized: `.schemes .weights .findings .companions .config`.
+
+        A weight has the name, `.shape` and `.dtype` that it has without quantization, its
+        `.scheme`, the tensors that are its `.parts`, and an `.error` where it cannot be read. It
+        is found by the headers, the configurations beside the files, and small tensors.
+
+        Raises:
+            ConfigError: A configuration cannot be read, and tensors are quantized.
+
+        Example:
+            >>> import numpy as np
+            >>> parts = {
+            ...     "up.weight": np.ones((4, 6), np.int8),
+            ...     "up.weight_scale": np.ones((4, 1), np.float32),
+            ... }
+            >>> _ = save(parts, "int8.safetensors")
+            >>> with open("int8.safetensors", framework="np") as checkpoint:
+            ...     quantization = checkpoint.quantization
+            >>> quantization.schemes
+            {'int-quantized': 1}
+            >>> weight = quantization.weights["up.weight"]
+            >>> weight.shape, weight.dtype, weight.parts["weight_scale"]
+            ((4, 6), 'F32', 'up.weight_scale')
+        """
+        return self._native.quantization()
+
+    def logical(self, name: str) -> _native.Logical:
+        """What a weight is without quantization: `.dtype .shape .scheme`; of others their own.
+
+        Args:
+            name: The name that the weight has without quantization, whatever its parts are called.
+
+        Raises:
+            KeyError: No weight and no tensor has this name.
+            NotImplementedError: It is known what the weight is written in, but that is not read.
+            ValueError: The parts of the weight do not fit together.
+
+        Example:
+            >>> import numpy as np
+            >>> _ = save({"a": np.zeros((2, 3), np.int8)}, "a.safetensors")
+            >>> with open("a.safetensors", framework="np") as checkpoint:
+            ...     checkpoint.logical("a")
+            Logical(dtype="I8", shape=[2, 3], scheme=None)
+        """
+        return self._native.logical(name)
 
     def slice(self, name: str) -> TensorSlice:
         """A tensor to take a part of by `[...]`, reading no bytes but the ones asked for.
@@ -338,6 +391,7 @@ def open(
     device: Any = "cpu",
     strict: bool = True,
     backend: str = "auto",
+    quantization_config: Mapping[str, Any] | str | None = None,
 ) -> Checkpoint:
     """The checkpoint at `source`: a read-only mapping from names to tensors.
 
@@ -349,6 +403,8 @@ def open(
         backend: `"auto"`, `"mmap"`, `"pread"`, `"direct"` to read past the page cache, `"shared"`
             never to, since other processes read the same files, or `"gds"` to read large tensors
             straight into a device, where cuFile or hipFile can.
+        quantization_config: What is said of quantization in place of what files beside the
+            checkpoint say, as `quantization_config` of a `config.json`: a mapping or its JSON.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -361,7 +417,14 @@ def open(
         ...     print(list(checkpoint), checkpoint.metadata)
         ['a'] {'made by': 'hand'}
     """
-    return Checkpoint(source, framework=framework, device=device, strict=strict, backend=backend)
+    return Checkpoint(
+        source,
+        framework=framework,
+        device=device,
+        strict=strict,
+        backend=backend,
+        quantization_config=quantization_config,
+    )
 
 
 def save(
@@ -477,6 +540,11 @@ def save_async(
 
 
 atexit.register(_native.finish_saves)
+
+
+def _json(config: Mapping[str, Any] | str | None) -> str | None:
+    """A configuration as the text of a file."""
+    return config if config is None or isinstance(config, str) else json.dumps(dict(config))
 
 
 def _wanted(
