@@ -212,21 +212,22 @@ proptest! {
     #[test]
     fn rows_are_runs_down_the_columns(
         n_columns in 1usize..40,
-        codes in vec(any::<u8>(), 0..3000),
+        codes in vec(any::<u8>(), 40..3000),
         cut in any::<[prop::sample::Index; 2]>(),
     ) {
         let n_rows = codes.len() / n_columns;
         for Case { order, .. } in cases(n_rows) {
             let Ok(words) = order.rows_of(0..n_rows as u64) else { continue };
             let codes = fitting(order, &codes[..n_rows * n_columns]);
-            let row_bytes = n_columns * 4;
+            let width = order.element_bytes().unwrap() as usize;
+            let row_bytes = n_columns * width;
             let mut packed = vec![0xa5; words.end as usize * row_bytes];
             order.pack_rows(&codes, n_columns, &mut packed).unwrap();
             for column in 0..n_columns {
                 let run: Vec<u8> = codes.iter().skip(column).step_by(n_columns).copied().collect();
-                let words = packed.as_chunks::<4>().0.iter().skip(column).step_by(n_columns);
-                let words: Vec<[u8; 4]> = words.copied().collect();
-                prop_assert_eq!(words.as_flattened(), &pack(order, &run), "{}", order);
+                let words = packed.chunks(width).skip(column).step_by(n_columns);
+                let words: Vec<u8> = words.flatten().copied().collect();
+                prop_assert_eq!(words, pack(order, &run), "{}", order);
             }
             let mut cut = cut.map(|cut| cut.index(n_rows + 1));
             cut.sort_unstable();
@@ -306,9 +307,9 @@ fn a_refusal_of_rows_says_what_does_not_fit() {
     use ErrorKind::InvalidArgument;
     let order = BitOrder::lsb_words(3).unwrap();
     check(
-        BitOrder::HIGH_NIBBLE_FIRST.rows_of(0..2),
+        BitOrder::AWQ_FAST.rows_of(0..2),
         InvalidArgument,
-        "the order high_nibble_first has no words, and cannot go down the columns of a matrix",
+        "the order awq_fast fills no elements, and cannot go down the columns of a matrix",
     );
     check(
         order.unpack_rows(&[0; 8], 2, 9, &mut [0; 4]),

@@ -3,6 +3,7 @@
 //! # Source
 //! bitsandbytes, and the NVFP4 of ComfyUI.
 
+use super::rows::{Piece, Pieces};
 use super::unit::{self, Lead, Unit};
 
 /// Fills `into` with the codes from `first` on; `packed` starts with the byte which that one is in.
@@ -19,6 +20,18 @@ pub(super) fn unpack(packed: &[u8], first: u64, into: &mut [u8]) {
 #[inline(always)]
 pub(super) fn pack(codes: &[u8], into: &mut [u8]) {
     unit::pack::<Pair, 2, 1>(codes, into);
+}
+
+/// Where a code lies in the bytes of a column.
+#[inline(always)]
+pub(super) fn pieces(code: u64) -> Pieces {
+    let piece = Piece {
+        word: code / 2,
+        shift: if code.is_multiple_of(2) { 4 } else { 0 },
+        width: 4,
+        place: 0,
+    };
+    [Some(piece), None, None]
 }
 
 struct Pair;

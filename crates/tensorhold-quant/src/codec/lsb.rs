@@ -74,14 +74,12 @@ impl<const BITS: usize, const CODES: usize, const BYTES: usize> Unit<CODES, BYTE
     }
 }
 
-/// Where a code lies in the words of a column.
+/// Where a code lies in the words of a column, of `WORD` bits each.
 #[inline(always)]
-pub(super) fn pieces(bits: u32, code: u64) -> Pieces {
-    let (word, shift) = (
-        code * u64::from(bits) / 32,
-        (code * u64::from(bits) % 32) as u32,
-    );
-    let width = bits.min(32 - shift);
+pub(super) fn pieces<const WORD: u32>(bits: u32, code: u64) -> Pieces {
+    let bit = code * u64::from(bits);
+    let (word, shift) = (bit / u64::from(WORD), (bit % u64::from(WORD)) as u32);
+    let width = bits.min(WORD - shift);
     let low = Piece {
         word,
         shift,

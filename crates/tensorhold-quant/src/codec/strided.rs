@@ -6,6 +6,7 @@
 //! HQQ's codes of 3 bits are ten to a word of 32 bits, of which the upper 2 bits are unused.
 
 use super::order::PartOrder;
+use super::rows::{Piece, Pieces};
 
 /// A run of `part_codes` bytes, or words where codes of this width do not fill a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +32,18 @@ impl Strided {
             PartOrder::HighFirst => self.n_parts() - 1 - part,
         };
         place as u32 * self.bits
+    }
+
+    /// Where a code lies in the elements of a column.
+    #[inline(always)]
+    pub(super) fn pieces(self, code: u64) -> Pieces {
+        let piece = Piece {
+            word: code % self.part_codes,
+            shift: self.shift(code / self.part_codes),
+            width: self.bits,
+            place: 0,
+        };
+        [Some(piece), None, None]
     }
 
     /// Fills `into` with the codes from `first` on; `packed` starts with the container of that one, or with the

@@ -93,7 +93,7 @@ impl<'a> Lent<'a> {
             entries: entries.clone(),
             across: across.clone(),
         };
-        let is_words = self.stored.width_bytes() == 4 && order.rows_of(0..0).is_ok();
+        let is_words = order.element_bytes() == Some(self.stored.width_bytes());
         let goes_down = self.stored.lines != along && is_words;
         // Codes that go down come in rows that go across the runs, others in runs.
         let come_in_rows = goes_down == (along == Axis::Rows);
