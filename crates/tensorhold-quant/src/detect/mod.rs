@@ -126,7 +126,10 @@ impl Found {
             parts.filter_map(|part| Some(((*part).to_owned(), module.find(part)?.name.to_owned())));
         let (dtype, dtype_from) = dtype(module, &reading);
         let mut weight = QuantizedWeight {
-            name: format!("{}{}", module.prefix, reading.suffix),
+            name: match reading.name {
+                Some(name) => name,
+                None => format!("{}{}", module.prefix, reading.suffix),
+            },
             scheme: reading.scheme,
             dtype,
             dtype_from,

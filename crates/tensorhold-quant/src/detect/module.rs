@@ -17,6 +17,7 @@ pub(super) struct Scene<'a> {
     pub evidence: &'a Evidence<'a>,
     pub config: &'a Config,
     by_name: HashMap<&'a str, TensorInfo<'a>>,
+    metadata: HashMap<&'a str, &'a str>,
     has_scaled_floats: OnceCell<bool>,
     comfy_layers: OnceCell<core::result::Result<HashMap<String, Json>, String>>,
 }
@@ -28,6 +29,7 @@ impl<'a> Scene<'a> {
             evidence,
             config,
             by_name: by_name.collect(),
+            metadata: evidence.metadata.iter().rev().copied().collect(),
             has_scaled_floats: OnceCell::new(),
             comfy_layers: OnceCell::new(),
         }
@@ -79,10 +81,7 @@ impl<'a> Scene<'a> {
 
     /// The text under `key` in the metadata of the first file that has it.
     pub fn metadata(&self, key: &str) -> Option<&'a str> {
-        let mut entries = self.evidence.metadata.iter();
-        entries
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| *value)
+        self.metadata.get(key).copied()
     }
 
     /// The bytes of a tensor that describes others, which must be small.
@@ -172,7 +171,7 @@ impl<'a> Module<'a> {
         scheme.recipe(&self.parts(S::PARTS))
     }
 
-    /// The whole numbers in a small part, I64 or I32.
+    /// The sizes in a small part, I64 or I32.
     pub fn integers(&self, part: &'static str) -> Result<Vec<u64>> {
         let missing = || {
             Error::new(
@@ -181,16 +180,44 @@ impl<'a> Module<'a> {
             )
         };
         let info = self.find(part).ok_or_else(missing)?;
+        let numbers = self.numbers(info)?.into_iter().flatten();
+        let sizes: core::result::Result<Vec<u64>, _> = numbers.map(u64::try_from).collect();
+        let sizes = sizes.ok().filter(|sizes| !sizes.is_empty());
+        sizes.ok_or_else(|| wrong(part, info, "it must be sizes"))
+    }
+
+    /// The only whole number in a part, if there is such a part.
+    pub fn integer(&self, part: &'static str) -> Result<Option<i64>> {
+        let Some(info) = self.find(part) else {
+            return Ok(None);
+        };
+        match self.numbers(info)?.as_deref() {
+            Some([number]) => Ok(Some(*number)),
+            _ => Err(wrong(part, info, "it must be one whole number")),
+        }
+    }
+
+    /// The text in a part of bytes, if there is such a part.
+    pub fn text(&self, part: &'static str) -> Result<Option<String>> {
+        let Some(info) = self.find(part) else {
+            return Ok(None);
+        };
+        let text = match info.dtype {
+            Dtype::U8 => String::from_utf8(self.scene.blob(info)?).ok(),
+            _ => None,
+        };
+        text.map(Some)
+            .ok_or_else(|| wrong(part, info, "it must be text in bytes"))
+    }
+
+    /// The whole numbers in a small tensor; none where its type is another one.
+    fn numbers(&self, info: &TensorInfo<'_>) -> Result<Option<Vec<i64>>> {
         let bytes = self.scene.blob(info)?;
-        let numbers: Option<Vec<i64>> = match info.dtype {
-            Dtype::I64 => Some(
-                bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|bytes| i64::from_le_bytes(*bytes))
-                    .collect(),
-            ),
+        Ok(match info.dtype {
+            Dtype::I64 => {
+                let numbers = bytes.as_chunks().0.iter();
+                Some(numbers.map(|bytes| i64::from_le_bytes(*bytes)).collect())
+            }
             Dtype::I32 => {
                 let numbers = bytes.as_chunks().0.iter();
                 Some(
@@ -199,18 +226,16 @@ impl<'a> Module<'a> {
                         .collect(),
                 )
             }
+            Dtype::U8 | Dtype::BOOL => Some(bytes.iter().map(|byte| i64::from(*byte)).collect()),
             _ => None,
-        };
-        let numbers = numbers.into_iter().flatten().map(u64::try_from);
-        let numbers: Option<Vec<u64>> = numbers.collect::<core::result::Result<_, _>>().ok();
-        numbers
-            .filter(|numbers| !numbers.is_empty())
-            .ok_or_else(|| {
-                let message = format!(
-                    "part `{part}` is {} {:?}: it must be sizes",
-                    info.dtype, info.shape
-                );
-                Error::new(ErrorKind::InvalidTensor, message)
-            })
+        })
     }
+}
+
+fn wrong(part: &str, info: &TensorInfo<'_>, must: &str) -> Error {
+    let (dtype, shape) = (info.dtype, info.shape);
+    Error::new(
+        ErrorKind::InvalidTensor,
+        format!("part `{part}` is {dtype} {shape:?}: {must}"),
+    )
 }

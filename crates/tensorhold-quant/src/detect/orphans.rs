@@ -73,6 +73,10 @@ const PARTNERS: &[(&str, &str)] = &[
     (".quant_map", ""),
     (".comfy_quant", ".weight"),
     (".W_q", ".scale"),
+    (".weight._scale", ".weight._data"),
+    (".weight._shift", ".weight._data._data"),
+    ("_qdata", "_scale"),
+    (".bitmask", ".compressed"),
     ("_scale_inv", ""),
 ];
 

@@ -14,6 +14,8 @@ pub(super) struct Reading {
     pub parts: &'static [&'static str],
     /// What the name of the weight ends in, after that of the module.
     pub suffix: &'static str,
+    /// The name of the weight where it is made in another way.
+    pub name: Option<String>,
     /// The type of its values, where the parts say it.
     pub dtype: Option<Dtype>,
     /// The part whose type is taken for that of the values where nothing says more.
@@ -36,6 +38,7 @@ impl Reading {
             },
             parts,
             suffix: ".weight",
+            name: None,
             dtype: None,
             scales: "weight_scale",
             findings: Vec::new(),

@@ -6,7 +6,10 @@
 use tensorhold_core::Dtype;
 
 use super::module::Module;
-use super::readers::{comfy, compressed, fp8, grouped, kernels, microscaling};
+use super::readers::{
+    bitsandbytes, bytes, comfy, compressed, fp8, grouped, hqq, kernels, microscaling, mlx, quanto,
+    torchao,
+};
 use super::reading::Reading;
 
 /// How the parts of a weight in a scheme are recognised.
@@ -64,6 +67,28 @@ const fn fused(
 /// All signatures, the special ones first.
 pub(super) const SIGNATURES: &[Signature] = &[
     entry(".weight", SMALL, &[], comfy::read),
+    entry(
+        ".weight.quant_state.bitsandbytes__nf4",
+        &[],
+        &["weight"],
+        bitsandbytes::four_bits,
+    ),
+    entry(
+        ".weight.quant_state.bitsandbytes__fp4",
+        &[],
+        &["weight"],
+        bitsandbytes::four_bits,
+    ),
+    entry(".weight._data._data", &[], &["weight._scale"], quanto::bits),
+    entry(".weight._data", &[], &["weight._scale"], quanto::bytes),
+    entry(".W_q", &[], &["scale"], hqq::read),
+    Signature {
+        anchor: "_qdata",
+        joint: "_",
+        dtypes: &[],
+        with: &["scale"],
+        read: torchao::read,
+    },
     entry(".qweight", &[], &["scales"], grouped::read),
     entry(".weight_packed", &[], &["scale_packed"], kernels::marlin_24),
     entry(
@@ -99,6 +124,16 @@ pub(super) const SIGNATURES: &[Signature] = &[
     ),
     entry(".weight", &[I8, U8], &["scale"], microscaling::deepseek),
     entry(".weight", &[I8], &["weight_scale"], compressed::integers),
+    entry(".weight", &[U32], &["scales"], mlx::read),
+    entry(".weight", &[I8], &["SCB"], bitsandbytes::eight_bits),
+    entry(
+        ".weight",
+        &[],
+        &["weight_absmax"],
+        bitsandbytes::other_names,
+    ),
+    entry(".weight", &[U8], &["weight_scale"], bytes::read),
+    entry(".compressed", &[], &["bitmask"], kernels::sparse),
     fused("_scale_inv", &[""], fp8::fused),
     fused("_blocks", &["_scales"], microscaling::gpt_oss),
     entry(".B", &[], &["s"], kernels::marlin),

@@ -5,4 +5,5 @@
 mod checkpoint;
 mod configs;
 mod damage;
+mod packages;
 mod schemes;

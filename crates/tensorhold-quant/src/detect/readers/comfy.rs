@@ -7,7 +7,8 @@ use super::super::module::Module;
 use super::super::name::SchemeName;
 use super::super::reading::Reading;
 use super::fp8;
-use crate::scheme::{IntQuantized, Nvfp4, Nvfp4Names, Scheme};
+use crate::codec::FloatCode;
+use crate::scheme::{IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, ScaleOrder, Scheme};
 
 const PARTS: &[&str] = &[
     "weight",
@@ -61,6 +62,18 @@ fn of_format(module: &Module<'_>, format: &str) -> Reading {
         "int8_tensorwise" => {
             let recipe = module.recipe(&IntQuantized::default());
             return Reading::new(SchemeName::IntQuantized, IntQuantized::PARTS, recipe);
+        }
+        "mxfp8" => {
+            if let Some(float) = FloatCode::of_dtype(module.anchor.dtype) {
+                let (names, scales) = (MxNames::Modelopt, ScaleOrder::Tiles);
+                let recipe = module.recipe(&Mx {
+                    float,
+                    names,
+                    scales,
+                });
+                return Reading::new(SchemeName::Mxfp8, PARTS, recipe);
+            }
+            "its weights are no floats of 8 bits"
         }
         _ if format.starts_with("convrot") => "its weights are rotated",
         _ => "this format of ComfyUI is not read",

@@ -5,11 +5,11 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 use super::super::module::Module;
 use super::super::name::SchemeName;
 use super::super::reading::{Reading, ambiguous, conflict};
-use super::super::settings::Settings;
+use super::super::settings::{GroupSize, Settings};
 use super::super::weight::QuantFinding;
 use super::groups::group_size;
 use super::zeros;
-use crate::scheme::{AwqGemm, Gptq, Recipe, Scheme};
+use crate::scheme::{AwqGemm, AwqGemv, AwqGemvFast, Gptq, Recipe, Scheme};
 
 const AWQ_CODES: u64 = 8;
 
@@ -35,10 +35,7 @@ pub(in super::super) fn read(module: &Module<'_>) -> Option<Reading> {
     let (scheme, parts, recipe) = match kind {
         Kind::Gptq => (SchemeName::Gptq, Gptq::PARTS, gptq(module)),
         Kind::AwqGemm => (SchemeName::Awq, AwqGemm::PARTS, awq(module)),
-        Kind::AwqGemv | Kind::AwqFast => {
-            let why = "the layouts of its GEMV kernels are not read";
-            return Some(Reading::opaque(SchemeName::Awq, AwqGemm::PARTS, why).scales("scales"));
-        }
+        Kind::AwqGemv | Kind::AwqFast => (SchemeName::Awq, AwqGemvFast::PARTS, gemv(module, kind)),
     };
     let recipe = recipe.map(|(recipe, more)| {
         findings.extend(more);
@@ -211,6 +208,21 @@ fn columns(module: &Module<'_>, bits: u32) -> Option<u64> {
     }
     let words = module.shape_of("qweight")?.first()?;
     Some(words.checked_mul(32)? / u64::from(bits.max(1)))
+}
+
+/// Rows of scales are filled up, so that they do not tell the size of groups.
+fn gemv(module: &Module<'_>, kind: Kind) -> Read {
+    let group_size = module.settings().group_size().map(GroupSize::of).ok_or_else(|| {
+        ambiguous(
+            "scales for the GEMV kernels of AWQ are filled up, so that they do not tell the size of groups".to_owned(),
+            "say it by `group_size` in the configuration",
+        )
+    })?;
+    let recipe = match kind {
+        Kind::AwqFast => module.recipe(&AwqGemvFast { group_size })?,
+        _ => module.recipe(&AwqGemv { group_size })?,
+    };
+    Ok((recipe, Vec::new()))
 }
 
 fn awq(module: &Module<'_>) -> Read {
