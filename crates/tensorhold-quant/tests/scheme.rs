@@ -8,7 +8,8 @@ use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::scheme::{
     AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
     Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4,
-    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq,
+    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme,
+    SparseBitmask, W4a16Awq,
 };
 
 use Dtype::{BF16, F8_E4M3, F16, F32, I8, I32, U8};
@@ -425,6 +426,54 @@ fn autoround_names_the_formats_of_gptq() {
     }
 }
 
+#[test]
+fn values_of_a_sparse_weight_that_bits_do_not_count_are_refused() {
+    let parts: Shapes<'_> = &[
+        ("compressed", BF16, &[10]),
+        ("bitmask", U8, &[3, 2]),
+        ("row_offsets", Dtype::I64, &[3]),
+    ];
+    let make =
+        |parts: Shapes<'_>, shape| SparseBitmask::new(&parts.iter().copied().collect(), shape);
+    let weight = make(parts, [3, 9]).unwrap();
+    let offsets = |offsets: [i64; 3]| offsets.map(i64::to_le_bytes).concat();
+    let message = |offsets: &[u8]| {
+        let error = weight.value_bytes(0..3, offsets).unwrap_err();
+        error.message().to_owned()
+    };
+    assert_eq!(
+        message(&offsets([11, 0, 0])),
+        "part `row_offsets`: rows 0..3 begin at 11 and end at 10 of 10 values"
+    );
+    assert_eq!(
+        message(&offsets([-1, 0, 0])),
+        "part `row_offsets`: rows 0..3 begin at 18446744073709551615 and end at 10 of 10 values"
+    );
+    assert_eq!(
+        message(&[0; 8]),
+        "these rows take 24 bytes of row_offsets, but there are 8"
+    );
+    let error = weight
+        .scatter(0..1, &[0xff, 0], &[0; 14], &mut [0; 18])
+        .unwrap_err();
+    assert_eq!(
+        error.message(),
+        "part `bitmask` has other than as many bits as there are values in 14 bytes"
+    );
+    assert_eq!(
+        make(parts, [3, 20]).unwrap_err().message(),
+        "part `bitmask` is U8 [3, 2]: it must have shape [3, 3]"
+    );
+    assert_eq!(
+        make(&parts[..2], [3, 9]).unwrap_err().message(),
+        "part `compressed` is BF16 [10]: of 9 columns there are no two of each four"
+    );
+    assert_eq!(
+        make(parts, [1 << 40, 1 << 40]).unwrap_err().kind(),
+        tensorhold_core::ErrorKind::Overflow
+    );
+}
+
 /// Sizes that are one, odd, whole words, or past what can be multiplied.
 fn sizes() -> impl Strategy<Value = u64> {
     const ODD: [u64; 10] = [0, 1, 2, 3, 8, 32, 96, 1 << 31, 1 << 61, u64::MAX];
@@ -510,5 +559,12 @@ proptest! {
         try_scheme(&AwqGemv { group_size }, &made);
         try_scheme(&AwqGemvFast { group_size }, &made);
         try_scheme(&W4a16Awq { group_size: group }, &made);
+        let parts = SparseBitmask::PARTS.iter().zip(&made);
+        let parts: Parts<'_> =
+            parts.map(|(name, (dtype, shape))| (*name, *dtype, &shape[..])).collect();
+        if let Ok(weight) = SparseBitmask::new(&parts, shape_of_two) {
+            weight.mask_bytes(0..block_size).unwrap();
+            weight.offset_bytes(0..block_size).unwrap();
+        }
     }
 }

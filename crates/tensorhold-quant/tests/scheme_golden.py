@@ -183,6 +183,27 @@ def old_pack_cases() -> Iterator[Case]:
                 yield name, parts, weight
 
 
+def sparse_cases() -> Iterator[Case]:
+    """Weights of which most are zero, and those of which two of each four are."""
+    from compressed_tensors.compressors.sparse_compressors.sparse_24_bitmask import (
+        Sparse24BitMaskTensor,
+    )
+    from compressed_tensors.compressors.sparse_compressors.sparse_bitmask import BitmaskTensor
+
+    for dtype in (torch.bfloat16, torch.float32, torch.float8_e4m3fn):
+        weight = scales("sparse", 12, 44) - 0.01
+        weight = torch.where(integers("sparse", 0, 4, 12, 44) == 0, weight, 0.0)
+        weight[3] = 0.0
+        for reader in (BitmaskTensor, Sparse24BitMaskTensor):
+            packed = reader.from_dense(weight.to(dtype))
+            parts = {
+                part: getattr(packed, part)
+                for part in ("compressed", "bitmask", "row_offsets")
+                if hasattr(packed, part)
+            }
+            yield "sparse shape=12,44", parts, packed.decompress()
+
+
 def awq_cases() -> Iterator[Case]:
     from compressed_tensors.entrypoints.convert.converters import AutoAWQConverter
 
@@ -331,7 +352,9 @@ def check_or_write(golden: Path, makers: list[Callable[[], Iterator[Case]]]) -> 
 def main() -> int:
     is_old = version("compressed_tensors").startswith("0.11.")
     golden = "scheme_golden_011.txt" if is_old else "scheme_golden.txt"
-    return check_or_write(Path(__file__).with_name(golden), [old_pack_cases] if is_old else NEW)
+    return check_or_write(
+        Path(__file__).with_name(golden), [old_pack_cases, sparse_cases] if is_old else NEW
+    )
 
 
 if __name__ == "__main__":

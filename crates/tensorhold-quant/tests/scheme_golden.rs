@@ -4,13 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use tensorhold_core::{Dtype, Result};
+use tensorhold_core::{ByteRange, Dtype, ErrorKind, Result};
 use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{
     AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
     Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, Need, NestedScales, Nvfp4,
-    Nvfp4Names, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, W4a16Awq, Window,
+    Nvfp4Names, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, SparseBitmask,
+    W4a16Awq, Window,
 };
 
 const GOLDEN: &str = include_str!("scheme_golden.txt");
@@ -32,7 +33,15 @@ struct Case {
     rows: Vec<u32>,
 }
 
+/// The cases of weights that have recipes.
 fn cases() -> Vec<Case> {
+    let cases = all_cases().into_iter();
+    cases
+        .filter(|case| !case.name.starts_with("sparse"))
+        .collect()
+}
+
+fn all_cases() -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for line in [GOLDEN, GOLDEN_011, GOLDEN_MORE]
         .into_iter()
@@ -542,4 +551,42 @@ fn pieces_at_a_legal_cut_share_whole_parts_or_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn rows_of_weights_that_are_mostly_zero_are_those_of_other_programs() {
+    let sparse = all_cases()
+        .into_iter()
+        .filter(|case| case.name.starts_with("sparse"));
+    let mut n_cases = 0;
+    for case in sparse {
+        let weight = SparseBitmask::new(&case.parts(), case.shape[..].try_into().unwrap()).unwrap();
+        assert_eq!(weight.dtype(), case.dtype);
+        let part = |name: &str, range: ByteRange| {
+            let part = case.parts.iter().find(|part| part.name == name);
+            let bytes = part.map_or(&[][..], |part| &part.bytes);
+            &bytes[range.start as usize..range.end as usize]
+        };
+        let size = case.shape[1] as usize * case.dtype.width_bytes().unwrap() as usize;
+        for (start, end) in [(0, 12), (0, 1), (3, 4), (2, 7), (11, 12), (5, 5)] {
+            let offsets = part("row_offsets", weight.offset_bytes(start..end).unwrap());
+            let values = part(
+                "compressed",
+                weight.value_bytes(start..end, offsets).unwrap(),
+            );
+            let bits = part("bitmask", weight.mask_bytes(start..end).unwrap());
+            let mut rows = vec![0xa5; (end - start) as usize * size];
+            weight.scatter(start..end, bits, values, &mut rows).unwrap();
+            let sums: Vec<u32> = rows.chunks(size).map(crc32).collect();
+            assert_eq!(
+                sums,
+                case.rows[start as usize..end as usize],
+                "{start}..{end}"
+            );
+            let fewer = weight.scatter(start..end, bits, &[values, &[0]].concat(), &mut rows);
+            assert_eq!(fewer.unwrap_err().kind(), ErrorKind::InvalidTensor);
+        }
+        n_cases += 1;
+    }
+    assert_eq!(n_cases, 6);
 }

@@ -52,6 +52,7 @@ mod parts;
 mod piece;
 mod quanto;
 mod recipe;
+mod sparse;
 mod stored;
 mod window;
 
@@ -74,6 +75,7 @@ pub use pack::{PackOrder, PackQuantized};
 pub use parts::{Part, Parts};
 pub use quanto::QuantoBits;
 pub use recipe::{Effect, Global, Groups, Recipe, Value, Zeros};
+pub use sparse::SparseBitmask;
 pub(crate) use stored::INTERLEAVED;
 pub use stored::{Axis, Entries, Packed, Stored};
 pub use window::{Need, Window};
