@@ -22,10 +22,10 @@ use crate::single::Single;
 use crate::stats::Stats;
 use crate::tensors::Maker;
 
-struct Opened {
-    checkpoint: tensorhold::Checkpoint,
-    maker: Maker,
-    targets: Targets,
+pub(crate) struct Opened {
+    pub(crate) checkpoint: tensorhold::Checkpoint,
+    pub(crate) maker: Maker,
+    pub(crate) targets: Targets,
 }
 
 impl Opened {
@@ -79,7 +79,7 @@ impl Checkpoint {
         }))))
     }
 
-    fn opened(&self, py: Python<'_>) -> PyResult<Arc<Opened>> {
+    pub(crate) fn opened(&self, py: Python<'_>) -> PyResult<Arc<Opened>> {
         let opened = self.0.read().unwrap_or_else(PoisonError::into_inner);
         opened
             .clone()

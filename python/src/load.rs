@@ -356,7 +356,7 @@ fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) ->
 /// # Safety
 /// The bytes that `spec` names must be writable and initialized as long as `hold` lives, and nobody may touch them while the
 /// buffer does.
-unsafe fn buffer_over(spec: &TensorSpec, hold: Py<PyAny>) -> Buffer {
+pub(crate) unsafe fn buffer_over(spec: &TensorSpec, hold: Py<PyAny>) -> Buffer {
     let start = NonNull::new(std::ptr::with_exposed_provenance_mut(
         spec.data_ptr as usize,
     ));
@@ -365,7 +365,7 @@ unsafe fn buffer_over(spec: &TensorSpec, hold: Py<PyAny>) -> Buffer {
     unsafe { Buffer::from_raw(start.unwrap_or(NonNull::dangling()), spec.data_len, hold) }
 }
 
-fn refuse_overlap(mut ranges: Vec<(u64, u64)>) -> Result<()> {
+pub(crate) fn refuse_overlap(mut ranges: Vec<(u64, u64)>) -> Result<()> {
     ranges.retain(|&(_, len)| len > 0);
     ranges.sort_unstable();
     let overlaps = |pair: &[(u64, u64)]| pair[0].0 + pair[0].1 > pair[1].0;

@@ -90,14 +90,14 @@ impl<'a> Making<'a> {
 }
 
 /// Tells a callback how far a load is, at most some thousand times.
-struct Report {
+pub(crate) struct Report {
     total: u64,
     next: u64,
     callback: Option<Py<PyAny>>,
 }
 
 impl Report {
-    fn new(total: u64, callback: Option<&Bound<'_, PyAny>>) -> Report {
+    pub(crate) fn new(total: u64, callback: Option<&Bound<'_, PyAny>>) -> Report {
         Report {
             total,
             next: 0,
@@ -105,11 +105,11 @@ impl Report {
         }
     }
 
-    fn is_due(&self, done: u64) -> bool {
+    pub(crate) fn is_due(&self, done: u64) -> bool {
         self.callback.is_some() && (done >= self.next || done >= self.total)
     }
 
-    fn call(&mut self, py: Python<'_>, done: u64) -> PyResult<()> {
+    pub(crate) fn call(&mut self, py: Python<'_>, done: u64) -> PyResult<()> {
         self.next = done + self.total / 1000;
         match &self.callback {
             Some(callback) => callback.call1(py, (done, self.total)).map(drop),

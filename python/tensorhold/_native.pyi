@@ -19,6 +19,7 @@ from typing_extensions import Buffer, Self
 
 __all__ = [
     "Checkpoint",
+    "DequantizedSlice",
     "GdsStats",
     "LoadPlan",
     "Logical",
@@ -40,10 +41,14 @@ __all__ = [
     "_safe_open_handle",
     "cli_main",
     "convert",
+    "dequantize",
+    "dequantize_all",
+    "dequantized_bytes",
     "deserialize",
     "empty_cache",
     "finish_saves",
     "load_bytes",
+    "logical_names",
     "numpy_flatten",
     "on_device",
     "open_foreign",
@@ -207,6 +212,15 @@ class TensorInfo:
 # Indexing clamps as numpy does; `[]` reads no bytes but the ones it gives.
 @final
 class TensorSlice:
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+# A weight that is made numbers of as it is sliced.
+@final
+class DequantizedSlice:
     @property
     def dtype(self) -> str: ...
     @property
@@ -417,6 +431,24 @@ class Checkpoint:
     # file is on a network file system.
     def residence(self) -> tuple[int, int | None, bool]: ...
     def close(self) -> None: ...
+
+# The names that tensors have without quantization, each with whether it is a quantized weight's.
+def logical_names(checkpoint: Checkpoint) -> list[tuple[str, bool]]: ...
+def dequantize(checkpoint: Checkpoint, name: str, dtype: str | None) -> DequantizedSlice: ...
+
+# The bytes that `dequantize_all` makes of quantized weights; it refuses what that refuses.
+def dequantized_bytes(checkpoint: Checkpoint, names: _Names, dtype: str | None) -> int: ...
+
+# Arguments as of `Checkpoint.load`. Those of `into` that are filled in place come as None.
+def dequantize_all(
+    checkpoint: Checkpoint,
+    names: _Names,
+    device: Any,
+    dtype: str | None,
+    into: Mapping[str, tuple[TensorSpec, object, str, Callable[[Any], object], bool, str | None]],
+    threads: int | None,
+    progress: Callable[[int, int], object] | None,
+) -> dict[str, Any]: ...
 
 # Files that may hold pieces of the same tensors. A box is a file's number, a name, and for each
 # dimension the first position and the end; it goes to what comes at the same place of `into`, which

@@ -10,7 +10,7 @@ import atexit
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib import import_module
 from types import TracebackType
@@ -18,14 +18,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tensorhold import _into, _native
 from tensorhold._errors import ArgumentError, InvalidTensorError
-from tensorhold._native import SaveHandle, TensorInfo, TensorSlice
+from tensorhold._native import DequantizedSlice, SaveHandle, TensorInfo, TensorSlice
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from typing_extensions import Self
 
-__all__ = ["Checkpoint", "SaveHandle", "TensorInfo", "TensorSlice", "open", "save", "save_async"]
+__all__ = [
+    "Checkpoint",
+    "DequantizedSlice",
+    "SaveHandle",
+    "TensorInfo",
+    "TensorSlice",
+    "open",
+    "save",
+    "save_async",
+]
 
 # The top package of a tensor's class, and the front end that knows it.
 _FRONT_ENDS = {
@@ -236,6 +245,36 @@ class Checkpoint(Mapping[str, Any]):
         """
         return self._native.slice(name)
 
+    def dequantize(self, name: str, dtype: Any = None) -> DequantizedSlice:
+        """A weight as numbers, to take all or a part of by `[...]`, reading what that needs.
+
+        A quantized weight has the name that it has in a checkpoint that is not quantized, whatever
+        its packed parts are called: `X.weight` for `X.qweight`, `X.scales` and so on. Any other
+        tensor is given as it is, or cast if it is of floats.
+
+        Args:
+            name: The weight.
+            dtype: What its values are given as: any float of 8 to 64 bits. Where `None`, the type
+                that the checkpoint says, most often that of its scales.
+
+        Raises:
+            KeyError: No weight and no tensor has this name.
+            SafetensorError: The weight is of a format that is not read, or its parts do not suit
+                each other.
+
+        Example:
+            >>> import ml_dtypes
+            >>> import numpy as np
+            >>> codes = np.array([[1, 2], [3, -4]], ml_dtypes.float8_e4m3fn)
+            >>> parts = {"up.weight": codes, "up.weight_scale": np.full(1, 0.5, np.float32)}
+            >>> _ = save(parts, "fp8.safetensors")
+            >>> with open("fp8.safetensors", framework="np") as checkpoint:
+            ...     weight = checkpoint.dequantize("up.weight", dtype=np.float32)
+            ...     print(weight.dtype, weight.shape, weight[1:])
+            F32 (2, 2) [[ 1.5 -2. ]]
+        """
+        return _native.dequantize(self._native, name, _dtype_name(dtype))
+
     def load(
         self,
         names: Iterable[str] | Mapping[str, Any] | None = None,
@@ -243,6 +282,7 @@ class Checkpoint(Mapping[str, Any]):
         device: Any = None,
         dtype: Any = None,
         into: Mapping[str, Any] | None = None,
+        dequantize: bool = False,
         threads: int | None = None,
         cores: int | None = None,
         progress: Callable[[int, int], object] | None = None,
@@ -260,6 +300,9 @@ class Checkpoint(Mapping[str, Any]):
             into: Tensors to fill instead of new ones, by name: of the same shape, on any device,
                 views with strides among them. They are given back. Those of another float type
                 are cast to.
+            dequantize: Whether quantized weights are given as numbers, by the names and shapes
+                that they have without quantization, and not the tensors that they are made of. A
+                weight that cannot be so given is refused before any byte is read.
             threads: How many threads read, if not as many as the file and the machine deserve.
             cores: How many of the machine's processors to count on, where other processes load
                 at the same time; all that this one may use where None.
@@ -283,14 +326,13 @@ class Checkpoint(Mapping[str, Any]):
         """
         wanted = _wanted(names)
         into = {} if into is None else into
+        if dequantize:
+            given = (device, _dtype_name(dtype), threads, cores, progress)
+            tensors = self._load_dequantized(wanted, into, *given)
+            tensors.update(into)
+            return tensors
         known = self if wanted is None else set(wanted)
-        for name in into:
-            if name not in known:
-                raise ArgumentError(
-                    f"`into` has a tensor for `{name}`, which is not to be loaded",
-                    kind="InvalidArgument",
-                    tensor=name,
-                )
+        _refuse_unknown(into, known)
         tensors, self._stats = self._native.load(
             wanted,
             device,
@@ -302,6 +344,52 @@ class Checkpoint(Mapping[str, Any]):
         )
         tensors.update(into)
         return tensors
+
+    def _load_dequantized(
+        self,
+        wanted: Sequence[str] | Mapping[str, Any] | None,
+        into: Mapping[str, Any],
+        device: Any,
+        dtype: str | None,
+        threads: int | None,
+        cores: int | None,
+        progress: Callable[[int, int], object] | None,
+    ) -> dict[str, Any]:
+        """What `load` gives with numbers in the place of quantized weights."""
+        logical = dict(_native.logical_names(self._native))
+        asked = list(logical) if wanted is None else wanted
+        _refuse_unknown(into, set(asked))
+        filled = _into.given(into, _front_end)
+        quantized = {name for name in asked if logical.get(name, False)}
+        numbers, others = _parted(asked, quantized)
+        filled_numbers, filled_others = _parted(filled, quantized)
+        # Whatever is refused is refused before the first byte is read.
+        n_bytes = _native.dequantized_bytes(self._native, numbers, dtype)
+        total = n_bytes + self._native.plan(others, dtype).size_bytes
+
+        def tell(done: int) -> object:
+            return progress(done, total) if progress is not None else None
+
+        made = _native.dequantize_all(
+            self._native,
+            numbers,
+            device,
+            dtype,
+            filled_numbers,
+            cores if threads is None else threads,
+            None if progress is None else lambda done, _: tell(done),
+        )
+        rest, self._stats = self._native.load(
+            others,
+            device,
+            dtype,
+            filled_others,
+            threads,
+            cores,
+            None if progress is None else lambda done, _: tell(n_bytes + done),
+        )
+        rest.update(made)
+        return {name: rest[name] for name in asked}
 
     def stream(
         self,
@@ -545,6 +633,25 @@ atexit.register(_native.finish_saves)
 def _json(config: Mapping[str, Any] | str | None) -> str | None:
     """A configuration as the text of a file."""
     return config if config is None or isinstance(config, str) else json.dumps(dict(config))
+
+
+def _refuse_unknown(into: Iterable[str], known: Container[str]) -> None:
+    for name in into:
+        if name not in known:
+            raise ArgumentError(
+                f"`into` has a tensor for `{name}`, which is not to be loaded",
+                kind="InvalidArgument",
+                tensor=name,
+            )
+
+
+def _parted(names: Any, chosen: Container[str]) -> tuple[Any, Any]:
+    """Those of a list of names, or of a mapping from names, that are chosen, and the others."""
+    one = [name for name in names if name in chosen]
+    other = [name for name in names if name not in chosen]
+    if isinstance(names, Mapping):
+        return {name: names[name] for name in one}, {name: names[name] for name in other}
+    return one, other
 
 
 def _wanted(

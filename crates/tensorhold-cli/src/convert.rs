@@ -158,7 +158,7 @@ fn note(source: &Path, converted: &Converted) {
     }
 }
 
-fn parse_dtype(name: &str) -> Result<Dtype, String> {
+pub(crate) fn parse_dtype(name: &str) -> Result<Dtype, String> {
     let found = Dtype::from_name(name.to_uppercase().as_bytes());
     found
         .or_else(|| Dtype::from_framework_name(name))

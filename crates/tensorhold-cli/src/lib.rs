@@ -10,6 +10,7 @@
 
 mod chunks;
 mod convert;
+mod dequantize;
 mod diff;
 mod division;
 mod inspect;
@@ -59,6 +60,7 @@ enum Command {
     Reshard(chunks::Reshard),
     Diff(diff::Diff),
     Convert(convert::Convert),
+    Dequantize(dequantize::Dequantize),
     Scan(scan::Scan),
 }
 
@@ -84,6 +86,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Reshard(reshard) => reshard.run(),
         Command::Diff(diff) => diff.run(),
         Command::Convert(convert) => convert.run(),
+        Command::Dequantize(dequantize) => dequantize.run(),
         Command::Scan(scan) => scan.run(),
     };
     match done {

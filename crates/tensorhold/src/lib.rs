@@ -50,8 +50,8 @@ pub use file::{Backend, File, OpenOptions};
 pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
 pub use parallel::RankPlan;
 pub use quantized::{
-    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, Logical, Proof, ProofNote,
-    dequantize_checkpoint,
+    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, ExistingConfig, Logical, Proof,
+    ProofNote, dequantize_checkpoint,
 };
 pub use report::{Module, Report, Row, SchemeTotals, Shape, Totals, rows};
 pub use reshard::{merge, shard};

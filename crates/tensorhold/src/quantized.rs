@@ -1,6 +1,7 @@
 //! What of a checkpoint is quantized: each weight by the name and shape that it has without quantization, and read as numbers.
 
 mod ahead;
+mod beside;
 mod configs;
 mod crew;
 mod dequantize;
@@ -19,6 +20,7 @@ use tensorhold_quant::detect::{
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::read;
 
+pub use beside::Existing as ExistingConfig;
 pub use dequantize::Dequantize;
 pub(crate) use proof::prove;
 pub use proof::{Proof, ProofNote};

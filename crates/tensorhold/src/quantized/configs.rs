@@ -9,9 +9,12 @@ use tensorhold_quant::detect::MAX_CONFIG_BYTES;
 use crate::file::File;
 use crate::read;
 
+/// What Transformers reads.
+pub(super) const CONFIG: &str = "config.json";
+
 /// Those of which the first that says something counts.
 const NAMES: [&str; 4] = [
-    "config.json",
+    CONFIG,
     "hf_quant_config.json",
     "quantize_config.json",
     "quant_config.json",
@@ -59,7 +62,7 @@ fn list(folder: &Path) -> Vec<String> {
     names
 }
 
-fn read_text(path: &Path) -> Result<String> {
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let source = Pread::new(open_regular(path)?)?;
     let size = source.size_bytes();
     if size > MAX_CONFIG_BYTES as u64 {

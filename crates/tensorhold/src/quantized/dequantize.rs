@@ -6,6 +6,7 @@
 //!                      numbers, past the caches, into the part of the result that the strip is
 //! ```
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,7 @@ use tensorhold_quant::detect::{Layout, QuantizedWeight};
 use super::crew::share_out;
 use super::located::{Located, Origins, Room};
 use super::part::{Part, Strip};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Tensor};
 
 /// A quantized weight, or a part of one, that is wanted as numbers.
 #[derive(Debug, Clone)]
@@ -135,12 +136,7 @@ impl Checkpoint {
         n_threads: Option<usize>,
         progress: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<Vec<Buffer>> {
-        refuse_unread(wanted.iter().map(Dequantize::weight))?;
-        let jobs = wanted.iter().map(|wanted| {
-            let located = Located::find(self, wanted.weight())?;
-            Ok((located, wanted.resolve()?))
-        });
-        let jobs = jobs.collect::<Result<Vec<_>>>()?;
+        let jobs = self.jobs(wanted)?;
         let weights: Vec<&Located<'_>> = jobs.iter().map(|(weight, _)| weight).collect();
         let sizes = jobs.iter().map(|(_, part)| part.size_bytes());
         let sizes = sizes.collect::<Result<Vec<u64>>>()?;
@@ -160,6 +156,71 @@ impl Checkpoint {
         let work = Work::of(&jobs, &origins, buffers, n_threads);
         work.run(n_threads, progress)
     }
+
+    /// The bytes that [`dequantize_all`](Checkpoint::dequantize_all) makes of `wanted`.
+    ///
+    /// # Errors
+    /// What it refuses before any byte is read.
+    pub fn dequantized_bytes(&self, wanted: &[Dequantize<'_>]) -> Result<u64> {
+        let mut n_bytes: u64 = 0;
+        for (_, part) in self.jobs(wanted)? {
+            n_bytes = n_bytes.saturating_add(part.size_bytes()?);
+        }
+        Ok(n_bytes)
+    }
+
+    /// The names that tensors have without quantization, each with whether it is that of a quantized weight, in the order of the
+    /// files; the tensors that weights are made of are not among them.
+    ///
+    /// # Errors
+    /// Those of [`quantization`](Checkpoint::quantization).
+    pub fn logical_names(&self) -> Result<Vec<(String, bool)>> {
+        let quantization = self.quantization()?;
+        let each = logical_order(self, &quantization.weights).into_iter();
+        let each = each.map(|logical| match logical {
+            Entry::Tensor(tensor) => (tensor.info().name.to_owned(), false),
+            Entry::Weight(weight) => (weight.name.clone(), true),
+        });
+        Ok(each.collect())
+    }
+
+    fn jobs<'a>(&'a self, wanted: &[Dequantize<'a>]) -> Result<Vec<(Located<'a>, Part)>> {
+        refuse_unread(wanted.iter().map(Dequantize::weight))?;
+        let jobs = wanted.iter().map(|wanted| {
+            let located = Located::find(self, wanted.weight())?;
+            Ok((located, wanted.resolve()?))
+        });
+        jobs.collect()
+    }
+}
+
+/// What a checkpoint has without quantization.
+pub(super) enum Entry<'a> {
+    /// A tensor that is no part of a weight.
+    Tensor(Tensor<'a>),
+    Weight(&'a QuantizedWeight),
+}
+
+/// All tensors but those that `weights` are made of, and each weight in the place of the first of them.
+pub(super) fn logical_order<'a>(
+    checkpoint: &'a Checkpoint,
+    weights: &'a [QuantizedWeight],
+) -> Vec<Entry<'a>> {
+    let numbered = weights.iter().enumerate();
+    let parts = numbered.flat_map(|(number, weight)| {
+        let names = weight.parts.values();
+        names.map(move |name| (name.as_str(), number))
+    });
+    let weight_of: HashMap<&str, usize> = parts.collect();
+    let mut is_there = vec![false; weights.len()];
+    let each = checkpoint.tensors().filter_map(|tensor| {
+        let Some(&number) = weight_of.get(tensor.info().name) else {
+            return Some(Entry::Tensor(tensor));
+        };
+        let is_first = !std::mem::replace(&mut is_there[number], true);
+        is_first.then(|| Entry::Weight(&weights[number]))
+    });
+    each.collect()
 }
 
 /// So little is made before another thread would have started.

@@ -7,7 +7,7 @@
 //! read it all again and compare, where that is asked for
 //! ```
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result, TensorSpec, shape_size_bytes};
@@ -15,7 +15,8 @@ use tensorhold_io::{Buffer, check_interrupt};
 use tensorhold_quant::detect::QuantizedWeight;
 
 use super::ahead::Ahead;
-use super::dequantize::{Dequantize, n_cores, refuse_unread};
+use super::beside::{Existing as ExistingConfig, write_config};
+use super::dequantize::{Dequantize, Entry, logical_order, n_cores, refuse_unread};
 use super::located::{Located, Origins, Room};
 use super::part::{Part, Strip};
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -36,12 +37,14 @@ pub struct DequantizeOptions {
     pub max_shard_bytes: Option<u64>,
     /// Whether what was written is read again and compared with the source.
     pub verify: bool,
+    /// What becomes of a `config.json` that is beside the target already.
+    pub existing_config: ExistingConfig,
 }
 
 /// What was written.
 #[derive(Debug)]
 pub struct Dequantized {
-    /// The files, the index last.
+    /// The files, a `config.json` first and the index last.
     pub paths: Vec<PathBuf>,
     /// How many tensors they hold.
     pub n_tensors: usize,
@@ -82,7 +85,8 @@ enum Piece<'a> {
 
 /// Writes the tensors of `source` to `target`, a file or, where shards are asked for, what [`shard_target`] says: `weights` as numbers by
 /// their own names, without the tensors that they are made of, and all others as they are. A few MB for each thread are in memory,
-/// whatever the size of the checkpoint.
+/// whatever the size of the checkpoint. A `config.json` beside the source is written beside the target, without what it says of
+/// quantization; nothing else is that lies there.
 ///
 /// # Errors
 /// As [`Checkpoint::dequantize_all`], before anything is written; those of a save; `InvalidArgument` if a file of the source would be overwritten;
@@ -120,8 +124,9 @@ pub fn dequantize_checkpoint(
     if options.verify {
         job.verify(&paths, &mut told)?;
     }
+    let config = write_config(source, &paths[0], options.existing_config, &options.save)?;
     Ok(Dequantized {
-        paths,
+        paths: config.into_iter().chain(paths).collect(),
         n_tensors: items.len(),
         n_weights: weights.len(),
         size_bytes,
@@ -145,31 +150,20 @@ fn items_of<'a>(
     options: &DequantizeOptions,
 ) -> Result<Vec<Item<'a>>> {
     refuse_unread(weights.iter())?;
-    let numbered = weights.iter().enumerate();
-    let parts = numbered.flat_map(|(number, weight)| {
-        let names = weight.parts.values();
-        names.map(move |name| (name.as_str(), number))
-    });
-    let weight_of: HashMap<&str, usize> = parts.collect();
-    let mut is_there = vec![false; weights.len()];
-    let mut items = Vec::new();
-    for tensor in source.tensors() {
-        let info = tensor.info();
-        match weight_of.get(info.name) {
-            None => items.push(Item {
+    let each = logical_order(source, weights).into_iter();
+    let each = each.map(|logical| match logical {
+        Entry::Weight(weight) => weight_item(source, weight, options),
+        Entry::Tensor(tensor) => {
+            let info = tensor.info();
+            Ok(Item {
                 name: info.name,
                 dtype: info.dtype,
                 shape: info.shape.to_vec(),
                 from: From::Tensor(tensor),
-            }),
-            Some(&number) if !is_there[number] => {
-                is_there[number] = true;
-                items.push(weight_item(source, &weights[number], options)?);
-            }
-            Some(_) => {}
+            })
         }
-    }
-    Ok(items)
+    });
+    each.collect()
 }
 
 fn weight_item<'a>(
@@ -220,7 +214,12 @@ impl Job<'_> {
         options: &DequantizeOptions,
         told: &mut Told<'_, '_>,
     ) -> Result<Vec<PathBuf>> {
-        let metadata = metadata_of(source);
+        let mut metadata = metadata_of(source);
+        if let Some(metadata) = &mut metadata {
+            // It says how weights are quantized: ComfyUI's for all, torchao's for each.
+            let weights: HashSet<&str> = self.weights().collect();
+            metadata.retain(|(key, _)| *key != "_quantization_metadata" && !weights.contains(key));
+        }
         let metadata = metadata.as_deref();
         self.in_order(|next| {
             let mut stream = |item: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
@@ -236,6 +235,13 @@ impl Job<'_> {
             let target = shard_target(target)?;
             save_streamed_shards(&target, specs, metadata, most, &options.save, &mut stream)
         })
+    }
+
+    /// The names of the weights.
+    fn weights(&self) -> impl Iterator<Item = &str> {
+        let weights = self.items.iter();
+        let weights = weights.filter(|item| matches!(item.from, From::Weight(..)));
+        weights.map(|item| item.name)
     }
 
     /// Reads what was written, and compares it with what is made once more.
