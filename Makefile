@@ -36,6 +36,7 @@ test-python: $(VENV)/.test $(VENV)/.wheel double
 			$(BIN)/python -m pytest python/tests/devices || exit 1; \
 	done
 	$(BIN)/python testdata/check_reference.py
+	$(BIN)/python crates/tensorhold-quant/tests/scheme_check.py
 	$(BIN)/python python/tests/upstream/run.py
 
 # Each copy's name says which runtime it stands for.

@@ -382,7 +382,7 @@ fn windows(recipe: &Recipe) -> Vec<Window> {
     let mut windows = Vec::new();
     for (number, rows) in cuts(rows).enumerate() {
         for (other, columns) in cuts(columns).enumerate() {
-            if (number + other) % 5 == 0 {
+            if (number + other) % 11 == 0 {
                 let experts = number as u64 % experts..experts;
                 windows.push(Window {
                     experts,
