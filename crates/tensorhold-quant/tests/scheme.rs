@@ -65,6 +65,11 @@ fn scales_of_blocks_are_as_many_as_blocks_with_partial_ones() {
         refused(&scheme, &[weight, ("weight_scale_inv", I32, &[2, 3])]),
         "part `weight_scale_inv` is I32 [2, 3]: it must be floats or powers of two"
     );
+    let blocks = ("scale_weight", F32, &[200, 5, 1][..]);
+    let units = recipe(&Fp8::default(), &[weight, blocks])
+        .granularity()
+        .units;
+    assert_eq!(units, [1, 60]);
     let experts: Shapes<'_> = &[
         ("", F8_E4M3, &[4, 200, 300]),
         ("_scale_inv", F32, &[4, 2, 3]),

@@ -223,6 +223,12 @@ fn by_group<E: Element, T: Copy, const PAST: bool>(
 ) {
     let Groups { scales, zeros, .. } = groups;
     match groups.columns {
+        Columns::Follow { size: 1, .. } => {
+            let groups = scales.iter().zip(zeros);
+            for ((code, into), (scale, zero)) in from.iter().zip(into).zip(groups) {
+                *into = E::of(weight(*code, *scale, *zero));
+            }
+        }
         Columns::Follow { first, size } => {
             let n_first = first.min(from.len());
             let (head, rest) = from.split_at(n_first);

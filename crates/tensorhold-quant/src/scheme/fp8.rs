@@ -13,11 +13,12 @@ use crate::codec::{BitOrder, FloatCode};
 ///
 /// # Shapes
 /// The weight is `[N, K]` or `[E, N, K]`. Scales are `[]` or `[1]`; `[N]` or `[N, 1]`;
-/// `[ceil(N / rows), ceil(K / columns)]`, or that with a 1 after each of the two; for experts with `E` before it.
+/// `[ceil(N / rows), ceil(K / columns)]`, or that with a 1 after each of the two; for experts with `E` before it. Without a
+/// block also `[N, blocks, 1]`, where a row is so many blocks of the same size.
 ///
 /// # Source
 /// DeepSeek-V3 and V4, Transformers' `finegrained_fp8`, compressed-tensors (`float-quantized`, `mxfp8-quantized`),
-/// modelopt (`FP8`, `FP8_PER_CHANNEL_PER_TOKEN`, `FP8_PB_WO`, `MXFP8`), fbgemm, ComfyUI where a scale is one number, `Float8Tensor` of torchao
+/// modelopt (`FP8`, `FP8_PER_CHANNEL_PER_TOKEN`, `FP8_PB_WO`, `MXFP8`), fbgemm, musubi-tuner (blocks of a row), ComfyUI where a scale is one number, `Float8Tensor` of torchao
 /// (`qdata`, `scale`), and `qfloat8` of quanto (`weight._data`, `weight._scale`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fp8 {
@@ -114,6 +115,13 @@ fn whole_or_rows(size: [u64; 3], scale: Part<'_>) -> Result<(Groups, [u64; 3])> 
         [n] | [n, 1] | [n, 1, 1] if experts > 1 && *n == experts => (whole, [experts, 1, 1]),
         [n] | [n, 1] if experts == 1 && *n == rows => (each, of_row),
         shape if shape == of_row => (each, of_row),
+        [n, n_blocks, 1] if experts == 1 && *n == rows && is_cut(columns, *n_blocks) => {
+            let of_block = Groups {
+                rows: 1,
+                columns: (columns / n_blocks).max(1),
+            };
+            (of_block, [1, rows, *n_blocks])
+        }
         _ => {
             let must = format!("without blocks it must be one scale, or {rows} of rows");
             return Err(scale
@@ -121,6 +129,11 @@ fn whole_or_rows(size: [u64; 3], scale: Part<'_>) -> Result<(Groups, [u64; 3])> 
                 .with_hint("a grid of scales needs `weight_block_size`"));
         }
     })
+}
+
+/// Whether rows of so many columns are so many blocks.
+fn is_cut(columns: u64, n_blocks: u64) -> bool {
+    n_blocks > 0 && columns > 0 && columns.is_multiple_of(n_blocks)
 }
 
 /// Types that scales come in.
