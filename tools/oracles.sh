@@ -41,6 +41,7 @@ export PYTHONWARNINGS=ignore
 "$python" cast_golden.py --check
 "$python" codec_golden.py --check
 PYTHONPATH=$target/new "$python" codec_golden.py --packages
+PYTHONPATH=$target/new "$python" encode_golden.py --check
 PYTHONPATH=$target/new "$python" scheme_golden.py --check
 PYTHONPATH=$target/new "$python" scheme_golden_more.py --check
 PYTHONPATH=$target/011 "$python" scheme_golden.py --check

@@ -25,6 +25,7 @@ mod pinned;
 mod placement;
 mod prefetch;
 mod quantization;
+mod quantize;
 mod safe_open;
 mod save;
 mod save_async;
@@ -74,6 +75,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(save::save, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::open_foreign, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::convert, module)?)?;
+    module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::scan, module)?)?;
     module.add_class::<save_async::SaveHandle>()?;
     module.add_function(wrap_pyfunction!(save_async::save_async, module)?)?;

@@ -53,6 +53,7 @@ __all__ = [
     "on_device",
     "open_foreign",
     "pinned_memory",
+    "quantize",
     "safe_open",
     "save",
     "save_async",
@@ -572,3 +573,22 @@ def convert(
     progress: Callable[[int, int], object] | None,
 ) -> tuple[list[Path], int, list[dict[str, Any]]]: ...
 def scan(path: _StrPath) -> dict[str, Any]: ...
+
+# The paths written, and what became of each tensor.
+def quantize(
+    source: _StrPath,
+    target: _StrPath,
+    scheme: str,
+    group_size: int | None,
+    block: list[int] | None,
+    scale_dtype: str | None,
+    include: list[str],
+    ignore: list[str],
+    max_shard_size: int | None,
+    threads: int | None,
+    verify: bool,
+    dry_run: bool,
+    align: int,
+    durability: str,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[list[Path], list[dict[str, Any]]]: ...

@@ -13,6 +13,7 @@ import pytest
 MODULES = {
     "tensorhold": None,
     "tensorhold._convert": "torch",
+    "tensorhold._quantize": "torch",
     "tensorhold._errors": None,
     "tensorhold.checkpoint": "numpy",
     "tensorhold.dropin": None,

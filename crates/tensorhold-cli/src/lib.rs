@@ -17,6 +17,7 @@ mod inspect;
 mod output;
 mod plan;
 mod progress;
+mod quantize;
 mod quantized;
 mod reshard;
 mod scan;
@@ -61,6 +62,7 @@ enum Command {
     Diff(diff::Diff),
     Convert(convert::Convert),
     Dequantize(dequantize::Dequantize),
+    Quantize(quantize::Quantize),
     Scan(scan::Scan),
 }
 
@@ -87,6 +89,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Diff(diff) => diff.run(),
         Command::Convert(convert) => convert.run(),
         Command::Dequantize(dequantize) => dequantize.run(),
+        Command::Quantize(quantize) => quantize.run(),
         Command::Scan(scan) => scan.run(),
     };
     match done {

@@ -18,6 +18,7 @@ mod cast;
 pub mod codec;
 mod dequant;
 pub mod detect;
+pub mod encode;
 pub mod scheme;
 
 pub use cast::{can_cast, cast};

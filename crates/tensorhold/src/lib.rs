@@ -28,6 +28,7 @@ mod file;
 mod foreign;
 mod parallel;
 mod pieces;
+mod quantize;
 mod quantized;
 mod read;
 mod report;
@@ -49,6 +50,10 @@ pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
 pub use parallel::RankPlan;
+pub use quantize::{
+    IntLayout, Kept, QuantizeOptions, QuantizeProgress, QuantizeScheme, Quantized, QuantizedTensor,
+    WeightError, quantize,
+};
 pub use quantized::{
     Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, ExistingConfig, Logical, Proof,
     ProofNote, dequantize_checkpoint,

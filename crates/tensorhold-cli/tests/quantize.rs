@@ -1,0 +1,138 @@
+//! What a person sees who quantizes a checkpoint.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{model, run, save, tensorhold};
+use tensorhold::Dtype;
+
+/// A folder with weights, and where the result goes.
+fn source(folder: &Path) -> (String, String) {
+    let source = folder.join("source");
+    fs::create_dir(&source).unwrap();
+    let tensors: &[(&str, Dtype, &[u64])] = &[
+        ("a.up.weight", Dtype::BF16, &[64, 256]),
+        ("a.up.bias", Dtype::BF16, &[64]),
+        ("embed.weight", Dtype::BF16, &[100, 256]),
+    ];
+    save(
+        &source.join("model.safetensors"),
+        tensors,
+        &[("format", "pt")],
+        60,
+    );
+    fs::write(source.join("config.json"), "{\"hidden_size\": 256}").unwrap();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    (text(&source), text(&folder.join("out")))
+}
+
+#[test]
+fn quantize_says_what_became_of_each_weight() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = source(folder.path());
+    let (code, shown) = run(&[
+        "quantize",
+        &source,
+        &target,
+        "--scheme",
+        "fp8-block",
+        "--verify",
+    ]);
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(
+        shown.replace(&target, "OUT"),
+        "\
+a.up.weight  BF16 -> fp8-block  32.8 kB -> 16.4 kB  off by 7.629e-6 at most, 0.07% in all
+1 tensor as before, 128 B: no `.weight`
+1 tensor as before, 51.2 kB: an embedding, output layer, norm or router
+1 weight quantized: 84.1 kB -> 67.7 kB in all
+OUT/model.safetensors
+OUT/config.json
+"
+    );
+    let (code, shown) = run(&["inspect", &target]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("fp8"), "{shown}");
+    assert_eq!(run(&["verify", &target]).0, 0);
+}
+
+#[test]
+fn quantize_writes_nothing_in_a_dry_run_and_nothing_over_without_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = source(folder.path());
+    let arguments = ["quantize", &source, &target, "--scheme", "int4"];
+    let dry: Vec<&str> = arguments
+        .iter()
+        .copied()
+        .chain(["--dry-run", "--json"])
+        .collect();
+    let (code, shown) = run(&dry);
+    assert_eq!(code, 0);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["paths"].as_array().unwrap().len(), 0);
+    let weight = shown["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["name"] == "a.up.weight");
+    assert_eq!(weight.unwrap()["quantized"], true);
+    assert!(!Path::new(&target).exists());
+
+    assert_eq!(run(&arguments).0, 0);
+    let (code, shown) = run(&arguments);
+    assert_eq!(code, 2);
+    assert!(shown.contains("--force"), "{shown}");
+    let forced: Vec<&str> = arguments.iter().copied().chain(["--force"]).collect();
+    assert_eq!(run(&forced).0, 0);
+}
+
+#[test]
+fn quantize_refuses_what_it_cannot_cut_and_says_what_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = source(folder.path());
+    let refused = |arguments: &[&str]| {
+        let all: Vec<&str> = ["quantize", &source, &target]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        let output = tensorhold(&all);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!Path::new(&target).exists());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let shown = refused(&["--scheme", "int4", "--group-size", "96"]);
+    assert!(
+        shown.contains("256 inputs are no whole groups of 96"),
+        "{shown}"
+    );
+    assert!(shown.contains("groups of 256, 128, 64"), "{shown}");
+    assert!(refused(&["--scheme", "fp8"]).contains("there are fp8-tensor"));
+    assert!(refused(&["--scheme", "fp8-block", "--block", "128"]).contains("such as 128x128"));
+    assert!(refused(&["--scheme", "int4", "--ignore", "b.*"]).contains("no tensor is called so"));
+}
+
+#[test]
+fn quantize_takes_a_single_file_without_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = model(folder.path());
+    let target = folder.path().join("out");
+    let arguments = [
+        "quantize",
+        &file,
+        &target.to_string_lossy(),
+        "--scheme",
+        "fp8-channel",
+    ];
+    let (code, shown) = run(&arguments);
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("4 weights quantized"), "{shown}");
+    let config = fs::read_to_string(target.join("config.json")).unwrap();
+    assert!(
+        config.starts_with("{\n  \"quantization_config\": {"),
+        "{config}"
+    );
+}

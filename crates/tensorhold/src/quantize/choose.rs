@@ -1,0 +1,151 @@
+//! Which tensors of a checkpoint are weights to quantize.
+
+use tensorhold_core::{Dtype, Error, ErrorKind, Pattern, Result};
+
+use crate::checkpoint::{Checkpoint, Tensor};
+
+/// Why a tensor stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kept {
+    /// It is not called `*.weight`.
+    Name,
+    /// It does not have two dimensions.
+    Shape,
+    /// It is no F32, BF16 or F16.
+    Dtype,
+    /// It is called as embeddings, output layers, norms and routers are, which are left as they are unless they are included by name.
+    Role,
+    /// A pattern says that it is left.
+    Ignored,
+    /// Patterns say what is included, and it is not.
+    NotIncluded,
+}
+
+impl Kept {
+    /// The reason in a few words.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Kept::Name => "no `.weight`",
+            Kept::Shape => "not of two dimensions",
+            Kept::Dtype => "no F32, BF16 or F16",
+            Kept::Role => "an embedding, output layer, norm or router",
+            Kept::Ignored => "ignored",
+            Kept::NotIncluded => "not included",
+        }
+    }
+}
+
+/// What becomes of each tensor: quantized where `None`.
+pub(super) fn choose(
+    source: &Checkpoint,
+    include: &[String],
+    ignore: &[String],
+) -> Result<Vec<Option<Kept>>> {
+    let include = Patterns::of(include);
+    let ignore = Patterns::of(ignore);
+    let chosen = source
+        .tensors()
+        .map(|tensor| one(&tensor, &include, &ignore))
+        .collect::<Result<Vec<_>>>()?;
+    include.require_used(source, "included")?;
+    ignore.require_used(source, "ignored")?;
+    Ok(chosen)
+}
+
+fn one(tensor: &Tensor<'_>, include: &Patterns, ignore: &Patterns) -> Result<Option<Kept>> {
+    let info = tensor.info();
+    let is_included = include.match_any(info.name);
+    let unfit = unfit(tensor);
+    Ok(match unfit {
+        _ if ignore.match_any(info.name) => Some(Kept::Ignored),
+        Some(Kept::Dtype) if is_included && info.shape.len() == 2 => {
+            let message = format!(
+                "a weight of type {} is not quantized: F32, BF16 and F16 are",
+                info.dtype
+            );
+            let error = Error::new(ErrorKind::InvalidArgument, message);
+            return Err(tensor.file().blame(&info, error));
+        }
+        Some(why) => Some(why),
+        None if is_included => None,
+        None if !include.0.is_empty() => Some(Kept::NotIncluded),
+        None if has_role(info.name) => Some(Kept::Role),
+        None => None,
+    })
+}
+
+fn unfit(tensor: &Tensor<'_>) -> Option<Kept> {
+    let info = tensor.info();
+    if !info.name.ends_with(".weight") {
+        return Some(Kept::Name);
+    }
+    if info.shape.len() != 2 || info.shape.contains(&0) {
+        return Some(Kept::Shape);
+    }
+    match info.dtype {
+        Dtype::F32 | Dtype::BF16 | Dtype::F16 => None,
+        _ => Some(Kept::Dtype),
+    }
+}
+
+/// Whether a name is one of those that are left as they are in quantized models.
+fn has_role(name: &str) -> bool {
+    name.split('.').any(|part| {
+        matches!(
+            part,
+            "lm_head"
+                | "output"
+                | "wte"
+                | "wpe"
+                | "gate"
+                | "router"
+                | "classifier"
+                | "score"
+                | "head"
+        ) || part.contains("embed")
+            || part.contains("norm")
+            || part.ends_with("_gate")
+            || part.ends_with("_router")
+            || part.starts_with("ln_")
+    })
+}
+
+/// Patterns, as they were given.
+struct Patterns(Vec<(String, Pattern)>);
+
+impl Patterns {
+    fn of(texts: &[String]) -> Patterns {
+        Patterns(
+            texts
+                .iter()
+                .map(|text| (text.clone(), Pattern::new(text)))
+                .collect(),
+        )
+    }
+
+    fn match_any(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|(_, pattern)| pattern.depth(name).is_some())
+    }
+
+    /// Refuses a pattern that no tensor has: a slip of the pen quantizes what it should not.
+    fn require_used(&self, source: &Checkpoint, what: &str) -> Result<()> {
+        let unused = self.0.iter().find(|(_, pattern)| {
+            !source
+                .tensors()
+                .any(|tensor| pattern.depth(tensor.info().name).is_some())
+        });
+        match unused {
+            None => Ok(()),
+            Some((text, _)) => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("`{text}` is to be {what}, and no tensor is called so"),
+            )
+            .with_hint(
+                "`*` stands for one part of a name between dots, `**` for any number of them",
+            )),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Checkpoints that are written with their weights quantized.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use tensorhold::{Kept, QuantizeOptions, QuantizeScheme, QuantizedTensor, SaveOptions};
+
+use crate::error;
+use crate::load::dtype_named;
+use crate::save::{parse_durability, stopped};
+
+/// Quantizes a checkpoint. Returns the paths that were written, and a dict for each tensor of the source.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the arguments of the Python function"
+)]
+pub(crate) fn quantize<'py>(
+    py: Python<'py>,
+    source: PathBuf,
+    target: PathBuf,
+    scheme: &str,
+    group_size: Option<u64>,
+    block: Option<[u64; 2]>,
+    scale_dtype: Option<&str>,
+    include: Vec<String>,
+    ignore: Vec<String>,
+    max_shard_size: Option<u64>,
+    threads: Option<usize>,
+    verify: bool,
+    dry_run: bool,
+    align: u32,
+    durability: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Vec<PathBuf>, Bound<'py, PyList>)> {
+    let scheme = QuantizeScheme::named(scheme, group_size, block);
+    let options = QuantizeOptions {
+        scale_dtype: scale_dtype.map(|name| dtype_named(py, name)).transpose()?,
+        include,
+        ignore,
+        save: SaveOptions {
+            align: Some(align),
+            durability: parse_durability(py, durability)?,
+        },
+        max_shard_bytes: max_shard_size,
+        n_threads: threads,
+        verify,
+        dry_run,
+        ..QuantizeOptions::new(scheme.map_err(|error| error::to_py(py, &error))?)
+    };
+    let mut raised = None;
+    let done = py.detach(|| {
+        tensorhold::quantize(&source, &target, &options, &mut |total, done| {
+            let Some(progress) = &progress else {
+                return Ok(());
+            };
+            let told = Python::attach(|py| progress.call1(py, (done, total)).map(|_| ()));
+            told.map_err(|error| stopped(&mut raised, error))
+        })
+    });
+    let done = match raised {
+        Some(raised) => return Err(raised),
+        None => done.map_err(|error| error::to_py(py, &error))?,
+    };
+    let tensors = done.tensors.iter().map(|tensor| describe(py, tensor));
+    let tensors = PyList::new(py, tensors.collect::<PyResult<Vec<_>>>()?)?;
+    Ok((done.paths, tensors))
+}
+
+fn describe<'py>(py: Python<'py>, tensor: &QuantizedTensor) -> PyResult<Bound<'py, PyDict>> {
+    let described = PyDict::new(py);
+    described.set_item("name", &tensor.name)?;
+    described.set_item("dtype", tensor.dtype.name())?;
+    described.set_item("shape", &tensor.shape)?;
+    described.set_item("kept", tensor.kept.map(Kept::reason))?;
+    described.set_item("size_before", tensor.size_before)?;
+    described.set_item("size_after", tensor.size_after)?;
+    described.set_item("max_error", tensor.error.map(|error| error.greatest))?;
+    described.set_item("relative_error", tensor.error.map(|error| error.relative))?;
+    Ok(described)
+}

@@ -1,0 +1,139 @@
+"""Checkpoints written with their weights quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+from tensorhold import _native
+from tensorhold.checkpoint import _boundary, _dtype_name, _size_bytes
+
+__all__ = ["Quantized", "QuantizedTensor", "quantize"]
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """What became of a tensor.
+
+    Attributes:
+        name: Its name in the source.
+        dtype: Its type there, such as `"BF16"`.
+        shape: Its shape.
+        kept: Why it stays as it is; `None` where it is quantized.
+        size_before: Its bytes in the source.
+        size_after: The bytes of the tensors that hold it now.
+        max_error: The greatest difference of a weight from the source's, with `verify`.
+        relative_error: The root of the mean square of the differences over that of the weights,
+            with `verify`.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int]
+    kept: str | None
+    size_before: int
+    size_after: int
+    max_error: float | None
+    relative_error: float | None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was done.
+
+    Attributes:
+        paths: The files that were written; none with `dry_run`.
+        tensors: All tensors of the source, in its order.
+    """
+
+    paths: list[str]
+    tensors: list[QuantizedTensor]
+
+
+def quantize(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    scheme: str,
+    *,
+    group_size: int | None = None,
+    block: tuple[int, int] | None = None,
+    scale_dtype: Any = None,
+    include: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    max_shard_size: int | str | None = None,
+    threads: int | None = None,
+    verify: bool = False,
+    dry_run: bool = False,
+    align: int = 4096,
+    durability: Literal["none", "data", "full"] = "data",
+    progress: Callable[[int, int], object] | None = None,
+) -> Quantized:
+    """Writes a checkpoint with its weights quantized, each rounded to the nearest code.
+
+    Weights are the F32, BF16 and F16 tensors `*.weight` of two dimensions, but for embeddings,
+    output layers, norms and routers. All other tensors are written as they are. The `config.json`
+    beside the source is written with the `quantization_config` that engines read; tokenizers and
+    the like are not copied. Some MB of weights are in memory at a time.
+
+    Args:
+        source: A folder, an `*.safetensors.index.json` or a file.
+        target: The folder to write.
+        scheme: What weights become. In the format of compressed-tensors `"fp8-tensor"`,
+            `"fp8-channel"`, `"fp8-block"`, `"int8-channel"`, `"int4"`, `"int4-asym"`, `"int8"`,
+            `"int8-asym"` (and so 2 to 7 bits), `"mxfp4"`, `"mxfp8"` and `"nvfp4"`; in version 2
+            of GPTQ `"gptq-int4"`, `"gptq-int4-asym"` (and so 2, 3 and 8 bits).
+        group_size: Inputs that share a scale, for integers: 128 where `None`, all of them with 0.
+        block: Rows and columns of a block, for `"fp8-block"`: 128 and 128 where `None`.
+        scale_dtype: The type of scales, in which everything is computed: F32, BF16 or F16. That
+            of each weight where `None`; F16 for GPTQ of F32.
+        include: Patterns of names: only these are quantized, embeddings and the like too. `*` is
+            one part of a name between dots, `**` any number of them.
+        ignore: Patterns of names that are left as they are.
+        max_shard_size: The most bytes of tensors in a file, 5 GB where `None`.
+        threads: How many threads compute, at most 8; all processors where `None`.
+        verify: Whether what was written is read again and compared with the source.
+        dry_run: Whether nothing is written.
+        align: The boundary on which the tensors' bytes begin in a file, a power of two.
+        durability: What is on disk for sure on return, as for `tensorhold.save`.
+        progress: Called now and then with the bytes done and the bytes in all.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: The source is damaged, a weight is NaN or infinite, or cannot be cut into
+            such groups.
+        ValueError: There is no such scheme, or a pattern matches nothing.
+
+    Example:
+        >>> import tensorhold, torch
+        >>> from tensorhold.torch import save_file
+        >>> up = {"up.weight": torch.randn(64, 128), "up.bias": torch.zeros(64)}
+        >>> save_file(up, "float.safetensors")
+        >>> done = quantize("float.safetensors", "quantized", "int4", group_size=64, verify=True)
+        >>> [(tensor.name, tensor.kept) for tensor in done.tensors]
+        [('up.bias', 'no `.weight`'), ('up.weight', None)]
+        >>> done.tensors[1].relative_error < 0.2
+        True
+        >>> sorted(tensorhold.open("quantized").keys())
+        ['up.bias', 'up.weight_packed', 'up.weight_scale', 'up.weight_shape']
+    """
+    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    paths, tensors = _native.quantize(
+        source,
+        target,
+        scheme,
+        group_size,
+        None if block is None else list(block),
+        _dtype_name(scale_dtype),
+        list(include),
+        list(ignore),
+        limit,
+        threads,
+        verify,
+        dry_run,
+        _boundary(align),
+        durability,
+        progress,
+    )
+    return Quantized([str(path) for path in paths], [QuantizedTensor(**one) for one in tensors])
