@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use proptest::prelude::*;
 use tensorhold_core::Dtype;
 use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::scheme::{
-    AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
-    Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4,
-    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme,
-    SparseBitmask, W4a16Awq,
+    AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Fp8, Gptq, GptqFormat,
+    Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4, Nvfp4Names, PackOrder,
+    PackQuantized, Parts, QuantoBits, Recipe, ScaleOrder, Scheme, SparseBitmask,
 };
 
 use Dtype::{BF16, F8_E4M3, F16, F32, I8, I32, U8};
@@ -231,6 +229,56 @@ fn zeros_of_whole_bytes_have_the_shape_of_the_scales() {
     assert_eq!(
         refused(&IntQuantized::default(), parts),
         "part `weight_zero_point` is I8 [20]: it must have shape [20, 1]"
+    );
+}
+
+#[test]
+fn scales_of_awq_may_be_more_than_groups_and_no_fewer() {
+    let gemv = AwqGemv {
+        group_size: Some(32),
+    };
+    let weight = ("qweight", I32, &[16, 48][..]);
+    let more: Shapes<'_> = &[
+        weight,
+        ("qzeros", I32, &[16, 4]),
+        ("scales", F16, &[16, 32]),
+    ];
+    assert_eq!(recipe(&gemv, more).shape, [16, 384]);
+    assert_eq!(
+        refused(&gemv, &[weight, ("qzeros", I32, &[16, 1]), more[2]]),
+        "part `qzeros` is I32 [16, 1]: it must have shape [16, 2] or more columns"
+    );
+    assert_eq!(
+        refused(&gemv, &[weight, more[1], ("scales", F16, &[16, 16])]),
+        "part `scales` is F16 [16, 16]: it must have shape [16, 32]"
+    );
+    let fast = AwqGemvFast {
+        group_size: Some(64),
+    };
+    let weight = ("qweight", Dtype::I16, &[4, 384][..]);
+    let numbers = |name| (name, F16, &[8, 16][..]);
+    let made = recipe(&fast, &[weight, numbers("scales"), numbers("scaled_zeros")]);
+    assert_eq!(
+        (made.shape.as_slice(), made.granularity().units),
+        (&[16, 384][..], vec![4, 64])
+    );
+    assert_eq!(
+        refused(
+            &fast,
+            &[weight, ("scales", F16, &[5, 16]), numbers("qzeros")]
+        ),
+        "part `scales` is F16 [5, 16]: it must have shape [6, 16] or more rows"
+    );
+    assert_eq!(
+        refused(
+            &fast,
+            &[
+                ("qweight", Dtype::I16, &[4, 300]),
+                numbers("scales"),
+                numbers("qzeros")
+            ]
+        ),
+        "part `qweight` is I16 [4, 300]: 1 x 16 x 300 codes of 4 bits take [1, 4, 320]"
     );
 }
 
@@ -477,99 +525,4 @@ fn values_of_a_sparse_weight_that_bits_do_not_count_are_refused() {
         make(parts, [1 << 40, 1 << 40]).unwrap_err().kind(),
         tensorhold_core::ErrorKind::Overflow
     );
-}
-
-/// Sizes that are one, odd, whole words, or past what can be multiplied.
-fn sizes() -> impl Strategy<Value = u64> {
-    const ODD: [u64; 10] = [0, 1, 2, 3, 8, 32, 96, 1 << 31, 1 << 61, u64::MAX];
-    (0..ODD.len()).prop_map(|place| ODD[place])
-}
-
-fn dtypes() -> impl Strategy<Value = Dtype> {
-    const SOME: [Dtype; 11] = [
-        F32,
-        F16,
-        BF16,
-        F8_E4M3,
-        Dtype::F8_E8M0,
-        U8,
-        I8,
-        I32,
-        Dtype::F4,
-        Dtype::I16,
-        Dtype::U32,
-    ];
-    (0..SOME.len()).prop_map(|place| SOME[place])
-}
-
-/// Nothing of a scheme ends the program, whatever the parts.
-fn try_scheme<S: Scheme>(scheme: &S, made: &[(Dtype, Vec<u64>)]) {
-    let parts = S::PARTS.iter().zip(made);
-    let parts: Parts<'_> = parts
-        .map(|(name, (dtype, shape))| (*name, *dtype, &shape[..]))
-        .collect();
-    if let Ok(recipe) = scheme.recipe(&parts) {
-        let _ = recipe.granularity();
-        for need in recipe.needs(&recipe.whole()).unwrap() {
-            need.size_bytes().unwrap();
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_shape_from_a_file_ends_the_program(
-        made in prop::collection::vec((dtypes(), prop::collection::vec(sizes(), 0..4)), 8),
-        (rows, columns, group) in (sizes(), sizes(), sizes()),
-        bits in 0u32..10,
-        choice in 0usize..3,
-    ) {
-        let group_size = Some(group);
-        try_scheme(&Fp8 { block: Some([rows, columns]) }, &made);
-        try_scheme(&Fp8::default(), &made);
-        let format = [GptqFormat::V1, GptqFormat::V2, GptqFormat::Planar][choice];
-        try_scheme(&Gptq { bits, group_size, format }, &made);
-        try_scheme(&AwqGemm { group_size }, &made);
-        let order = [None, Some(PackOrder::Padded), Some(PackOrder::Dense)][choice];
-        try_scheme(&PackQuantized { bits, group_size, shape: [rows, columns], order }, &made);
-        try_scheme(&IntQuantized { group_size }, &made);
-        let names = [MxNames::CompressedTensors, MxNames::Modelopt, MxNames::GptOss][choice];
-        let float = [FloatCode::E2m1, FloatCode::E2m3, FloatCode::E4m3][bits as usize % 3];
-        let scales = [ScaleOrder::Rows, ScaleOrder::Tiles][choice % 2];
-        try_scheme(&Mx { float, names, scales }, &made);
-        let names = [Nvfp4Names::Modelopt, Nvfp4Names::CompressedTensors, Nvfp4Names::TorchaoTiles];
-        try_scheme(&Nvfp4 { names: names[choice] }, &made);
-    }
-
-    #[test]
-    fn no_description_from_a_file_ends_the_program(
-        made in prop::collection::vec((dtypes(), prop::collection::vec(sizes(), 0..4)), 8),
-        shape in prop::collection::vec(sizes(), 0..5),
-        (block_size, group) in (sizes(), sizes()),
-        bits in 0u32..10,
-        choice in 0usize..3,
-    ) {
-        let nested = [None, Some(NestedScales { block_size, offset: 0.0 })][choice % 2];
-        let table = FourBitTable::NF4;
-        let shape_of_two = [block_size, group];
-        try_scheme(&Bitsandbytes4 { shape: shape.clone(), block_size: group, table, nested }, &made);
-        try_scheme(&Bitsandbytes8, &made);
-        let axis = [Axis::Rows, Axis::Columns][choice % 2];
-        let group_size = Some(group);
-        try_scheme(&Hqq { bits, group_size, axis, shape }, &made);
-        try_scheme(&QuantoBits { bits, shape: shape_of_two }, &made);
-        let mode = [MlxMode::Affine, MlxMode::Mxfp8, MlxMode::Nvfp4][choice];
-        try_scheme(&Mlx { mode, bits, group_size: group }, &made);
-        try_scheme(&BitNet { scale: BitNetScale::Divides }, &made);
-        try_scheme(&AwqGemv { group_size }, &made);
-        try_scheme(&AwqGemvFast { group_size }, &made);
-        try_scheme(&W4a16Awq { group_size: group }, &made);
-        let parts = SparseBitmask::PARTS.iter().zip(&made);
-        let parts: Parts<'_> =
-            parts.map(|(name, (dtype, shape))| (*name, *dtype, &shape[..])).collect();
-        if let Ok(weight) = SparseBitmask::new(&parts, shape_of_two) {
-            weight.mask_bytes(0..block_size).unwrap();
-            weight.offset_bytes(0..block_size).unwrap();
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use tensorhold_core::{Dtype, Result};
 
 use super::fp8::SCALE_DTYPES;
-use super::{Axis, Entries, Groups, Packed, Parts, Recipe, Scheme, Value, Zeros};
+use super::{Axis, Entries, Groups, Packed, Part, Parts, Recipe, Scheme, Value, Zeros};
 use crate::codec::BitOrder;
 
 /// Codes of 4 bits that lie along the inputs, eight in a word, in plain order.
@@ -37,15 +37,7 @@ impl Scheme for AwqGemv {
             .ok_or_else(|| weight.wrong("it passes 2^64 inputs"))?;
         let group_size = super::awq::group_size(self.group_size, columns)?;
         let zeros = parts.part("qzeros")?.of_dtype(&[Dtype::I32])?;
-        let n_words = columns.div_ceil(group_size).div_ceil(CODES_IN_WORD);
-        let [rows_there, words] = zeros.dims()?;
-        if rows_there != rows || words < n_words {
-            let must = format!("it must have shape [{rows}, {n_words}] or more columns");
-            return Err(zeros.wrong(&must));
-        }
-        let n_columns = words
-            .checked_mul(CODES_IN_WORD)
-            .ok_or_else(|| zeros.wrong("it passes 2^64 zeros"))?;
+        let n_columns = n_zeros(zeros, rows, columns.div_ceil(group_size))?;
         let grid = [1, rows, n_columns];
         let scales = parts.part("scales")?.of_dtype(SCALE_DTYPES)?;
         let scales = scales.of_shape(&[&[rows, n_columns]])?;
@@ -67,6 +59,18 @@ impl Scheme for AwqGemv {
         }
         .checked()
     }
+}
+
+/// The zeros of a row with what fills it up, of which there are at least as many as groups.
+fn n_zeros(zeros: Part<'_>, rows: u64, n_groups: u64) -> Result<u64> {
+    let n_words = n_groups.div_ceil(CODES_IN_WORD);
+    let [rows_there, words] = zeros.dims()?;
+    if rows_there != rows || words < n_words {
+        let must = format!("it must have shape [{rows}, {n_words}] or more columns");
+        return Err(zeros.wrong(&must));
+    }
+    let n_zeros = words.checked_mul(CODES_IN_WORD);
+    n_zeros.ok_or_else(|| zeros.wrong("it passes 2^64 zeros"))
 }
 
 /// Codes of 4 bits in lines of four rows, with a scale and a bias: the newer kernel.
