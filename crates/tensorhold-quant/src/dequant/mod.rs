@@ -15,6 +15,7 @@
 //! the same results in that type where it has 16 bits, since no product of a code and such a scale loses bits in F32.
 
 mod lent;
+mod lookup;
 mod store;
 mod tile;
 mod transpose;
@@ -29,7 +30,7 @@ use crate::scheme::{Axis, Recipe, Stretch, Window, stretches};
 use crate::{can_cast, cast};
 use store::{Fence, put_all};
 use tile::Tiles;
-use value::{Brain, Single};
+use value::Single;
 
 pub use lent::PartBytes;
 pub use store::Store;
@@ -93,7 +94,7 @@ pub fn dequantize_parts(
             let at = place(window, &tile, number) * width;
             let into = &mut into[at..][..n_columns * width];
             match to {
-                Dtype::BF16 => row.weigh::<Brain>(store, into),
+                Dtype::BF16 => row.weigh_brain(store, into),
                 Dtype::F32 => row.weigh::<Single>(store, into),
                 _ => {
                     singles.resize(n_columns * 4, 0);

@@ -3,6 +3,7 @@
 use tensorhold_core::{Error, ErrorKind, Result};
 
 use super::lent::{Lender, Lent, LentNumbers, PartBytes};
+use super::lookup::{Tables, is_worth_it};
 use super::value::{Columns, Groups, Row};
 use super::zeros::LentZeros;
 use crate::scheme::{Axis, Effect, Recipe, Window};
@@ -17,6 +18,7 @@ pub(super) struct Tiles<'a> {
     /// The group of every column of the window.
     group_index: Option<Vec<u32>>,
     first_column: u64,
+    has_tables: bool,
     buffers: Buffers,
 }
 
@@ -27,6 +29,7 @@ struct Buffers {
     scales: Vec<f32>,
     zeros: Vec<f32>,
     numbers: Vec<f32>,
+    tables: Tables,
 }
 
 impl<'a> Tiles<'a> {
@@ -56,6 +59,7 @@ impl<'a> Tiles<'a> {
             zeros,
             group_index: index.transpose()?,
             first_column: inner.columns.start,
+            has_tables: is_worth_it(recipe.groups.rows, recipe.groups.columns),
             buffers: Buffers::default(),
         })
     }
@@ -119,6 +123,7 @@ impl<'a> Tiles<'a> {
                 rule: self.zeros.rule(),
             },
             numbers: &mut buffers.numbers,
+            tables: self.has_tables.then_some(&mut buffers.tables),
         }
     }
 

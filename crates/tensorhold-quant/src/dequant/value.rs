@@ -3,6 +3,7 @@
 //! Codes become elements in one loop: value, scale and rounding happen in registers. Blocks of a fixed number of codes
 //! go through it together, so that compilers make vectors of groups that are short.
 
+use super::lookup::Tables;
 use super::store::{Store, put};
 use crate::cast::decode::{Decode, F8E4m3, F8E5m2};
 use crate::cast::encode::{Bf16OnesNan, Encode};
@@ -109,9 +110,45 @@ pub(super) struct Row<'a> {
     pub(super) groups: Groups<'a>,
     /// Room for as many numbers.
     pub(super) numbers: &'a mut [f32],
+    /// Tables, where many weights share a scale.
+    pub(super) tables: Option<&'a mut Tables>,
 }
 
 impl Row<'_> {
+    /// Writes the weights into `into` as BF16, by tables where they serve.
+    pub(super) fn weigh_brain(&mut self, store: Store, into: &mut [u8]) {
+        let is_signed = match self.value {
+            Value::Float(float) => matches!(float, FloatCode::E4m3 | FloatCode::E5m2),
+            Value::Unsigned | Value::Signed | Value::Table(_) => false,
+        };
+        let (value, codes, groups) = (self.value, self.codes, self.groups);
+        if let Some(tables) = self.tables.as_deref_mut().filter(|_| is_signed) {
+            let weigh = |codes: &[u8], scale: f32, into: &mut [[u8; 2]]| {
+                let weigh = Weigh::<'_, Brain> {
+                    groups: Groups {
+                        scales: &[scale],
+                        zeros: &[0.0],
+                        columns: Columns::Follow {
+                            first: codes.len(),
+                            size: usize::MAX,
+                        },
+                        ..groups
+                    },
+                    store: Store::Through,
+                    into,
+                };
+                match value {
+                    Value::Float(FloatCode::E4m3) => weigh.each(codes, float::<F8E4m3>),
+                    _ => weigh.each(codes, float::<F8E5m2>),
+                }
+            };
+            if tables.weigh(codes, groups, store, Brain::elements(into), weigh) {
+                return;
+            }
+        }
+        self.weigh::<Brain>(store, into);
+    }
+
     /// Writes the weights into `into`, as elements of type `E`.
     pub(super) fn weigh<E: Element>(&mut self, store: Store, into: &mut [u8]) {
         let (codes, bits, numbers) = (self.codes, self.bits, &mut *self.numbers);

@@ -12,6 +12,7 @@ use tensorhold_quant::{PartBytes, Store, cast, dequantize, dequantize_parts};
 
 mod oracle;
 mod recipes;
+mod shared_scales;
 
 use oracle::{parts_of, weight};
 use recipes::recipes;

@@ -1,0 +1,187 @@
+//! Floats of 8 bits as BF16 by tables: of a scale that many codes share, each magnitude is computed once.
+//!
+//! ```text
+//! tables: low and high byte of the BF16 of every magnitude, 128 of each
+//! 64 codes: two look-ups by their low 7 bits; the sign goes into the high bytes; low and high bytes side by side
+//! ```
+//!
+//! It takes the byte permutations of AVX-512 VBMI; elsewhere, and where a scale is negative, weights are computed one by one.
+
+use super::store::Store;
+use super::value::{Columns, Groups, Rule};
+
+/// Codes that are looked up together.
+const N: usize = 64;
+
+/// Weights that must share a scale, or that a row must have of it, for a table to be worth it.
+const MIN_ROWS: u64 = 8;
+const MIN_COLUMNS: u64 = 1024;
+
+/// The low and the high bytes of what the magnitudes of codes are, times a scale.
+struct Table {
+    scale: f32,
+    low: [u8; 128],
+    high: [u8; 128],
+}
+
+/// The tables of the groups of a row, kept for the rows that have the same.
+#[derive(Default)]
+pub(super) struct Tables(Vec<Table>);
+
+/// Whether groups of so many rows and columns share tables enough, and the processor has what it takes.
+pub(super) fn is_worth_it(rows: u64, columns: u64) -> bool {
+    (rows >= MIN_ROWS && columns >= N as u64 || columns >= MIN_COLUMNS) && has_permutations()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_permutations() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vbmi")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_permutations() -> bool {
+    false
+}
+
+impl Tables {
+    /// Writes the weights of `codes` into `into`, where tables serve; `weigh` writes those of as many codes as it is given with one scale.
+    ///
+    /// Gives `false`, having written nothing, where they do not.
+    pub(super) fn weigh(
+        &mut self,
+        codes: &[u8],
+        groups: Groups<'_>,
+        store: Store,
+        into: &mut [[u8; 2]],
+        weigh: impl Fn(&[u8], f32, &mut [[u8; 2]]),
+    ) -> bool {
+        let (Columns::Follow { first, size }, Rule::Scale) = (groups.columns, groups.rule) else {
+            return false;
+        };
+        if groups.scales.iter().any(|scale| scale.is_sign_negative()) || !has_permutations() {
+            return false;
+        }
+        let head = first.min(codes.len());
+        let starts = (0..codes.len()).step_by(size.max(1));
+        let starts = starts
+            .map(|start| start + head)
+            .filter(|start| *start < codes.len());
+        let runs = std::iter::once(0).chain(starts);
+        for (group, (start, &scale)) in runs.zip(groups.scales).enumerate() {
+            let end = if group == 0 {
+                head
+            } else {
+                (start + size).min(codes.len())
+            };
+            let table = self.table(group, scale, &weigh);
+            let (codes, into) = (&codes[start..end], &mut into[start..end]);
+            let (whole, tail) = codes.as_chunks();
+            let (into_whole, into_tail) = into.as_chunks_mut();
+            look_up(table, store, whole, into_whole);
+            if !tail.is_empty() {
+                weigh(tail, scale, into_tail);
+            }
+        }
+        true
+    }
+
+    /// The table of a scale, at the place of its group.
+    fn table(
+        &mut self,
+        group: usize,
+        scale: f32,
+        weigh: &impl Fn(&[u8], f32, &mut [[u8; 2]]),
+    ) -> &Table {
+        if self.0.len() <= group {
+            self.0.resize_with(group + 1, || Table {
+                scale: -1.0,
+                low: [0; 128],
+                high: [0; 128],
+            });
+        }
+        let table = &mut self.0[group];
+        if table.scale.to_bits() != scale.to_bits() {
+            let codes: [u8; 128] = std::array::from_fn(|code| code as u8);
+            let mut weights = [[0; 2]; 128];
+            weigh(&codes, scale, &mut weights);
+            table.scale = scale;
+            table.low = weights.map(|[low, _]| low);
+            table.high = weights.map(|[_, high]| high);
+        }
+        table
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn look_up(table: &Table, store: Store, codes: &[[u8; N]], into: &mut [[[u8; 2]; N]]) {
+    if has_permutations() {
+        // SAFETY: the function is safe but for the features that were found.
+        unsafe { x86_64::look_up(table, store == Store::Past, codes, into) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn look_up(_: &Table, _: Store, _: &[[u8; N]], _: &mut [[[u8; 2]; N]]) {}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::arch::x86_64::{
+        __m512i, _mm512_and_si512, _mm512_loadu_si512, _mm512_or_si512, _mm512_permutex2var_epi8,
+        _mm512_permutex2var_epi64, _mm512_set1_epi8, _mm512_setr_epi64, _mm512_storeu_si512,
+        _mm512_stream_si512, _mm512_unpackhi_epi8, _mm512_unpacklo_epi8,
+    };
+
+    use super::{N, Table};
+
+    const LINE: usize = 64;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    pub(super) fn look_up(
+        table: &Table,
+        is_past: bool,
+        codes: &[[u8; N]],
+        into: &mut [[[u8; 2]; N]],
+    ) {
+        let (low, high) = (halves(&table.low), halves(&table.high));
+        let sign = _mm512_set1_epi8(i8::MIN);
+        let first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+        let second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+        let is_past = is_past && into.as_ptr().addr().is_multiple_of(LINE);
+        for (codes, into) in codes.iter().zip(into) {
+            // SAFETY: `codes` are the 64 bytes that are loaded, which needs no alignment.
+            let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
+            let low = _mm512_permutex2var_epi8(low[0], codes, low[1]);
+            let high = _mm512_permutex2var_epi8(high[0], codes, high[1]);
+            let high = _mm512_or_si512(high, _mm512_and_si512(codes, sign));
+            let (even, odd) = (
+                _mm512_unpacklo_epi8(low, high),
+                _mm512_unpackhi_epi8(low, high),
+            );
+            let made = [
+                _mm512_permutex2var_epi64(even, first, odd),
+                _mm512_permutex2var_epi64(even, second, odd),
+            ];
+            let (lines, _) = into.as_flattened_mut().as_chunks_mut::<LINE>();
+            for (line, made) in lines.iter_mut().zip(made) {
+                let line: *mut __m512i = line.as_mut_ptr().cast();
+                // SAFETY: a line is the 64 bytes that are stored. Stores past the caches are aligned, as the first line was found
+                // so and each begins 64 bytes behind the one before; nobody else reads them before the `Fence` that the caller holds.
+                unsafe {
+                    match is_past {
+                        true => _mm512_stream_si512(line, made),
+                        false => _mm512_storeu_si512(line, made),
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn halves(table: &[u8; 128]) -> [__m512i; 2] {
+        let (halves, _) = table.as_chunks::<LINE>();
+        // SAFETY: each half is the 64 bytes that are loaded, which needs no alignment.
+        [0, 1].map(|half| unsafe { _mm512_loadu_si512(halves[half].as_ptr().cast()) })
+    }
+}
