@@ -7,10 +7,10 @@ use tensorhold_core::{Error, ErrorKind, Result};
 
 /// Steps back that a search may take; then the pattern counts as not matching.
 const MAX_STEPS_BACK: usize = 20_000;
-/// The size of a compiled pattern in bytes.
-const MAX_COMPILED_BYTES: usize = 1 << 20;
+/// The size of a compiled pattern in bytes, and of what a search by it keeps.
+const MAX_COMPILED_BYTES: usize = 128 << 10;
 /// Patterns beside plain names in a configuration.
-const MAX_PATTERNS: usize = 4096;
+const MAX_PATTERNS: usize = 1024;
 
 /// A pattern that names match from their start on, as with Python's `re.match`.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ impl Pattern {
         let made = RegexBuilder::new(&anchored)
             .backtrack_limit(MAX_STEPS_BACK)
             .delegate_size_limit(MAX_COMPILED_BYTES)
+            .delegate_dfa_size_limit(MAX_COMPILED_BYTES)
             .build();
         made.map(Pattern).map_err(|error| {
             let message = format!("pattern `{text}` cannot be read: {error}");

@@ -41,6 +41,15 @@ fn blocks_of_a_size_that_nobody_says_are_refused_with_those_that_would_suit() {
 }
 
 #[test]
+fn a_grid_of_scales_over_nothing_is_refused() {
+    let found = Checkpoint::of(&[
+        ("a.weight", F8_E4M3, &[0, 300]),
+        ("a.weight_scale_inv", F32, &[2, 3]),
+    ]);
+    assert!(found.detect().weights[0].recipe().is_err());
+}
+
+#[test]
 fn shapes_that_disagree_and_impossible_groups_are_refused() {
     check(
         Checkpoint::of(&[

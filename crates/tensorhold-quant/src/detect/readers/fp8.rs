@@ -146,7 +146,7 @@ fn blocks(n: u64, n_blocks: u64) -> Option<String> {
     let least = n.div_ceil((n_blocks > 0).then_some(n_blocks)?);
     let most = match n_blocks {
         1 => return Some(format!("{least} or more")),
-        _ => (n - 1).checked_div(n_blocks - 1)?,
+        _ => n.checked_sub(1)? / (n_blocks - 1),
     };
     (least > 0 && least <= most).then(|| match least == most {
         true => least.to_string(),
