@@ -145,6 +145,32 @@ fn verify_names_missing_parts_orphans_and_groups_that_are_not_there() {
 }
 
 #[test]
+fn inspect_counts_no_parameters_of_weights_that_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors: [(&str, Dtype, &[u64]); 4] = [
+        ("a.B", I32, &[6, 128]),
+        ("a.s", BF16, &[1, 64]),
+        ("b.weight", BF16, &[4]),
+        ("b.self_attn.k_scale", F32, &[]),
+    ];
+    let path = save(&folder.path().join("model.safetensors"), &tensors, &[], 1);
+    let (code, out, err) = shown(&["inspect", &path]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].contains(": 4 tensors, 4 parameters, "), "{out}");
+    assert_eq!(
+        lines[1],
+        "marlin: 1 weight, 0 parameters in 3.20 kB; 1 without a known shape"
+    );
+    assert!(lines[3].ends_with("marlin, of unknown shape"), "{out}");
+    assert_eq!(
+        err,
+        "note: `a.weight`: a weight in marlin is not read: its codes are permuted for the tiles of a kernel\n"
+    );
+    assert_eq!(run(&["verify", &path]).0, 0);
+}
+
+#[test]
 fn parts_in_other_files_are_found_and_one_shard_alone_is_not_blamed() {
     let folder = tempfile::tempdir().unwrap();
     let shard = |number: u32, tensor: (&str, Dtype, &[u64])| {

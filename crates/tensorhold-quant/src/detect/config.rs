@@ -1,10 +1,11 @@
 //! The configuration of a checkpoint, and what of it goes for which module.
 
 mod overrides;
+mod stored;
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
-use super::evidence::ConfigText;
+use super::evidence::{ConfigText, Evidence};
 use super::json::{Json, MAX_CONFIG_BYTES};
 use super::settings::{Listed, Settings};
 use super::weight::{QuantFinding, QuantFindingKind};
@@ -36,6 +37,23 @@ const METHODS: &[&str] = &[
     "gptq_marlin",
     "awq_marlin",
     "deepseek_v4_fp8",
+];
+
+/// Formats of compressed-tensors.
+const FORMATS: &[&str] = &[
+    "dense",
+    "float-quantized",
+    "int-quantized",
+    "marlin-24",
+    "mixed-precision",
+    "mxfp4-pack-quantized",
+    "mxfp6-pack-quantized",
+    "mxfp8-quantized",
+    "naive-quantized",
+    "nvfp4-pack-quantized",
+    "pack-quantized",
+    "sparse-24-bitmask",
+    "sparse-bitmask",
 ];
 
 /// Keys whose values two configurations should have in common.
@@ -70,24 +88,32 @@ struct Section {
 }
 
 impl Config {
-    /// What `texts` say; the first that says something of quantization counts.
+    /// What a checkpoint says; the first text that says something of quantization counts.
     ///
     /// # Errors
     /// `InvalidConfig` for one that is too long or no JSON, with its file, and for patterns that cannot be read.
-    pub fn load(texts: &[ConfigText<'_>]) -> Result<Config> {
+    pub fn load(evidence: &Evidence<'_>) -> Result<Config> {
+        let texts = &evidence.configs;
         let is_given = texts.iter().any(|text| text.file.is_none());
         let (mut config, mut sections) = (Config::default(), Vec::new());
         for text in texts {
-            let of_file =
-                |error: Error| error.with_file(text.file.unwrap_or("`quantization_config`"));
-            let unread = |why: &str| Error::new(ErrorKind::InvalidConfig, why.to_owned());
-            let said = text.text.map_err(|why| of_file(unread(why)))?;
-            let json = Json::parse(said, MAX_CONFIG_BYTES).map_err(of_file)?;
+            let json = match parse(text) {
+                Ok(json) => json,
+                // It would not count.
+                Err(_) if is_given && text.file.is_some() => continue,
+                Err(error) => return Err(error),
+            };
             config.dtype = config.dtype.or_else(|| model_dtype(&json));
             if !is_given || text.file.is_none() {
                 sections.extend(section(text.file, json));
             }
         }
+        let stored = stored::settings(evidence)?;
+        sections.extend(stored.filter(|_| !is_given).map(|json| Section {
+            origin: "the tensors `gptq_bits` and `gptq_groupsize`".to_owned(),
+            implied: Some("gptq"),
+            json,
+        }));
         let mut sections = sections.into_iter();
         if let Some(first) = sections.next() {
             for other in sections {
@@ -137,10 +163,37 @@ impl Config {
             self.findings
                 .push(QuantFinding::new(QuantFindingKind::UnknownConfig, message));
         }
+        self.look_for_formats(&origin, &json);
         self.origin = Some(origin);
         self.overrides = Overrides::of(self.method.as_deref(), &json)?;
         self.base = Some(json);
         Ok(())
+    }
+
+    /// Says which formats are not known, and what is done to weights beside quantization.
+    fn look_for_formats(&mut self, origin: &str, json: &Json) {
+        let format = json.get("format").and_then(Json::text);
+        let is_unknown = |format: &&str| {
+            self.method.as_deref() == Some("compressed-tensors") && !FORMATS.contains(format)
+        };
+        if let Some(format) = format.filter(is_unknown) {
+            let message = format!("{origin} names the format `{format}`, which is not known");
+            let finding = QuantFinding::new(QuantFindingKind::UnknownConfig, message);
+            self.findings.push(finding);
+        }
+        let transforms = json
+            .get("transform_config")
+            .and_then(|all| all.get("config_groups"));
+        if transforms
+            .and_then(Json::object)
+            .is_some_and(|groups| !groups.is_empty())
+        {
+            let message = format!(
+                "{origin} has transforms: weights are those of the transformed model, whose inputs and outputs are transformed, too"
+            );
+            self.findings
+                .push(QuantFinding::new(QuantFindingKind::Note, message));
+        }
     }
 
     /// Says where a configuration that does not count differs from the one that does.
@@ -158,6 +211,13 @@ impl Config {
             }
         }
     }
+}
+
+fn parse(text: &ConfigText<'_>) -> Result<Json> {
+    let unread = |why: &str| Error::new(ErrorKind::InvalidConfig, why.to_owned());
+    let parsed = text.text.map_err(unread);
+    let parsed = parsed.and_then(|said| Json::parse(said, MAX_CONFIG_BYTES));
+    parsed.map_err(|error| error.with_file(text.file.unwrap_or("`quantization_config`")))
 }
 
 /// The type of a model's weights as its configuration has it.

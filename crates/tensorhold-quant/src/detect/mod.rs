@@ -70,7 +70,7 @@ use settings::Listed;
 /// # Errors
 /// `InvalidConfig` for a configuration that cannot be read, where a tensor is quantized; what `evidence.read` fails with.
 pub fn detect(evidence: &Evidence<'_>) -> Result<Quantization> {
-    let (config, failed) = match Config::load(&evidence.configs) {
+    let (config, failed) = match Config::load(evidence) {
         Ok(config) => (config, None),
         Err(error) => (Config::default(), Some(error)),
     };

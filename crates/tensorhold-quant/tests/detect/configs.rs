@@ -36,6 +36,36 @@ fn what_is_given_takes_the_place_of_the_files() {
 }
 
 #[test]
+fn settings_that_are_stored_as_tensors_count_where_no_file_says_more() {
+    let stored = |bits: i64| {
+        Checkpoint::of(&[("a.qweight", I32, &[12, 64]), ("a.scales", F16, &[1, 64])])
+            .bytes("gptq_bits", I64, &[1], &bits.to_le_bytes())
+            .bytes("gptq_groupsize", I64, &[], &(-1i64).to_le_bytes())
+    };
+    let found = stored(4).detect();
+    assert_eq!(lines(&found), ["a.weight: gptq [64, 96] F16"]);
+    assert_eq!(found.companions, ["gptq_bits", "gptq_groupsize"]);
+    assert_eq!(lines(&stored(3).detect()), ["a.weight: gptq [64, 128] F16"]);
+    let given = stored(3).given(r#"{"quant_method": "gptq", "bits": 4}"#);
+    assert_eq!(lines(&given.detect()), ["a.weight: gptq [64, 96] F16"]);
+}
+
+#[test]
+fn formats_that_are_not_known_and_transforms_are_told() {
+    let config = r#"{"quant_method": "compressed-tensors", "format": "later", "weight_block_size": [128, 128],
+        "transform_config": {"config_groups": {"u": {}}}}"#;
+    let found = Checkpoint::of(FP8).config(config).detect();
+    assert_eq!(
+        told_of_all(&found),
+        [
+            "unknown config: config.json, `quantization_config` names the format `later`, which is not known",
+            "note: config.json, `quantization_config` has transforms: weights are those of the transformed model, whose inputs \
+             and outputs are transformed, too",
+        ]
+    );
+}
+
+#[test]
 fn a_second_configuration_that_differs_is_told() {
     let found = Checkpoint::of(&[("a.qweight", I32, &[12, 64]), ("a.scales", F16, &[3, 64])])
         .config(r#"{"quant_method": "gptq", "bits": 4, "group_size": 32}"#)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result};
 use tensorhold_quant::cast;
 use tensorhold_quant::detect::{Layout, QuantFinding, Quantization, QuantizedWeight, SchemeName};
-use tensorhold_quant::scheme::{Number, Numbers, Recipe, Stored, Zeros};
+use tensorhold_quant::scheme::{Change, Number, Recipe, Stored, Zeros};
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::pieces::Pieces;
@@ -131,7 +131,17 @@ fn check(
     }
     for numbers in numbers {
         let tensor = part(&numbers.stored)?;
-        scan(&tensor, pieces, tell, |piece| not_finite(numbers, piece))?;
+        scan(&tensor, pieces, tell, |piece| {
+            not_finite(numbers.number, piece)
+        })?;
+        if let Change::Nested(nested) = &numbers.change {
+            for stored in [&nested.table, &nested.scales] {
+                let number = Number::Float(stored.dtype);
+                scan(&part(stored)?, pieces, tell, |piece| {
+                    not_finite(number, piece)
+                })?;
+            }
+        }
     }
     if let Some(index) = &recipe.group_index {
         let n_groups = recipe.scales.stored.size[2];
@@ -174,9 +184,9 @@ fn scan(
     Ok(())
 }
 
-fn not_finite(numbers: &Numbers, piece: &[u8]) -> Result<Fault> {
+fn not_finite(number: Number, piece: &[u8]) -> Result<Fault> {
     let what = |value: f32| format!("of these numbers is {value}: scales must be finite");
-    match numbers.number {
+    match number {
         Number::Power(_) => {
             let place = piece.iter().position(|byte| *byte == 0xff);
             Ok(place.map(|place| (place, what(f32::NAN))))
