@@ -50,6 +50,39 @@ fn a_grid_of_scales_over_nothing_is_refused() {
 }
 
 #[test]
+fn parts_that_only_the_configuration_knows_of_are_missed() {
+    let gptq = || Checkpoint::of(&[("a.qweight", I32, &[12, 64]), ("a.scales", F16, &[3, 64])]);
+    let config = r#"{"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": true}"#;
+    check(
+        gptq().config(config),
+        &[
+            "a.weight: gptq broken: the configuration says that groups are not in order (`desc_act`), but `g_idx` is missing",
+        ],
+    );
+    check(
+        gptq().config(&config.replace(r#""desc_act": true"#, r#""sym": false"#)),
+        &[
+            "a.weight: gptq broken: the configuration says that weights are not symmetric, but `qzeros` is missing",
+        ],
+    );
+    let shape = [20i64, 96].map(i64::to_le_bytes).concat();
+    let packed = Checkpoint::of(&[
+        ("a.weight_packed", I32, &[20, 12]),
+        ("a.weight_scale", BF16, &[20, 3]),
+    ])
+    .bytes("a.weight_shape", I64, &[2], &shape);
+    let groups = r#"{"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"],
+        "weights": {"num_bits": 4, "group_size": 32, "actorder": "group"}}}}"#;
+    check(
+        packed.config(groups),
+        &[
+            "a.weight: pack-quantized broken: the configuration says that groups are not in order (`actorder`), but `weight_g_idx` is \
+           missing",
+        ],
+    );
+}
+
+#[test]
 fn shapes_that_disagree_and_impossible_groups_are_refused() {
     check(
         Checkpoint::of(&[

@@ -51,6 +51,11 @@ fn pack_recipe(module: &Module<'_>) -> Read {
             })?;
     check_zeros(module)?;
     let (group_size, findings) = groups(module, shape[1])?;
+    let is_ordered = module.settings().text(&["actorder"]) == Some("group");
+    if is_ordered && group_size.is_some() && !module.has("weight_g_idx") {
+        let message = "the configuration says that groups are not in order (`actorder`), but `weight_g_idx` is missing";
+        return Err(Error::new(ErrorKind::TensorNotFound, message));
+    }
     let scheme = PackQuantized {
         bits: bits(module, shape[1])?,
         group_size,

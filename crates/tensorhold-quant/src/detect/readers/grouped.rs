@@ -142,6 +142,7 @@ fn gptq(module: &Module<'_>) -> Read {
         .and_then(|shape| shape.first().copied());
     let (group_size, more) = group_size(module, columns, n_groups.unwrap_or(0))?;
     findings.extend(more);
+    check_parts(module, group_size)?;
     let (format, more) = zeros::format(module, bits)?;
     findings.extend(more);
     let planes_or_words = bits == 3 && module.settings().method.is_none() && !module.has("qzeros");
@@ -161,6 +162,19 @@ fn gptq(module: &Module<'_>) -> Read {
         })?,
         findings,
     ))
+}
+
+/// Refuses weights without the parts that the configuration says there are.
+fn check_parts(module: &Module<'_>, group_size: Option<u64>) -> Result<()> {
+    let is_set = |key: &str, value: bool| module.settings().flag(&[key]) == Some(value);
+    let message = if is_set("desc_act", true) && group_size.is_some() && !module.has("g_idx") {
+        "the configuration says that groups are not in order (`desc_act`), but `g_idx` is missing"
+    } else if is_set("sym", false) && !module.has("qzeros") {
+        "the configuration says that weights are not symmetric, but `qzeros` is missing"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::TensorNotFound, message))
 }
 
 /// The width of a code: of as many as there are zeros for each scale, or inputs for each word.
