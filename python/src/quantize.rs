@@ -1,10 +1,13 @@
-//! Checkpoints that are written with their weights quantized.
+//! Checkpoints that are written with their weights quantized, or in another layout.
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use tensorhold::{Kept, QuantizeOptions, QuantizeScheme, QuantizedTensor, SaveOptions};
+use tensorhold::{
+    Kept, QuantizeOptions, QuantizeScheme, QuantizedTensor, RepackLayout, RepackOptions,
+    SaveOptions,
+};
 
 use crate::error;
 use crate::load::dtype_named;
@@ -79,4 +82,52 @@ fn describe<'py>(py: Python<'py>, tensor: &QuantizedTensor) -> PyResult<Bound<'p
     described.set_item("max_error", tensor.error.map(|error| error.greatest))?;
     described.set_item("relative_error", tensor.error.map(|error| error.relative))?;
     Ok(described)
+}
+
+/// Repacks a quantized checkpoint. Returns the paths that were written, how many weights there are, and those that were rounded.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the arguments of the Python function"
+)]
+pub(crate) fn repack(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    layout: &str,
+    allow_rounding: bool,
+    max_shard_size: Option<u64>,
+    threads: Option<usize>,
+    verify: bool,
+    align: u32,
+    durability: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Vec<PathBuf>, usize, Vec<String>)> {
+    let layout = RepackLayout::named(layout).map_err(|error| error::to_py(py, &error))?;
+    let options = RepackOptions {
+        save: SaveOptions {
+            align: Some(align),
+            durability: parse_durability(py, durability)?,
+        },
+        max_shard_bytes: max_shard_size,
+        n_threads: threads,
+        allow_rounding,
+        verify,
+        ..RepackOptions::new(layout)
+    };
+    let mut raised = None;
+    let done = py.detach(|| {
+        tensorhold::repack(&source, &target, &options, &mut |total, done| {
+            let Some(progress) = &progress else {
+                return Ok(());
+            };
+            let told = Python::attach(|py| progress.call1(py, (done, total)).map(|_| ()));
+            told.map_err(|error| stopped(&mut raised, error))
+        })
+    });
+    let done = match raised {
+        Some(raised) => return Err(raised),
+        None => done.map_err(|error| error::to_py(py, &error))?,
+    };
+    Ok((done.paths, done.n_weights, done.rounded))
 }

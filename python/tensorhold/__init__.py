@@ -35,6 +35,7 @@ from tensorhold._native import pinned_memory as pinned_memory
 from tensorhold._native import set_cache_limit as set_cache_limit
 from tensorhold._native import set_pinned_limit as set_pinned_limit
 from tensorhold._quantize import quantize as quantize
+from tensorhold._quantize import repack as repack
 from tensorhold.checkpoint import Checkpoint as Checkpoint
 from tensorhold.checkpoint import open as open
 from tensorhold.checkpoint import save as save

@@ -54,6 +54,7 @@ __all__ = [
     "open_foreign",
     "pinned_memory",
     "quantize",
+    "repack",
     "safe_open",
     "save",
     "save_async",
@@ -592,3 +593,17 @@ def quantize(
     durability: str,
     progress: Callable[[int, int], object] | None,
 ) -> tuple[list[Path], list[dict[str, Any]]]: ...
+
+# The paths written, how many weights there are, and the names of those that were rounded.
+def repack(
+    source: _StrPath,
+    target: _StrPath,
+    layout: str,
+    allow_rounding: bool,
+    max_shard_size: int | None,
+    threads: int | None,
+    verify: bool,
+    align: int,
+    durability: str,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[list[Path], int, list[str]]: ...

@@ -1,4 +1,4 @@
-"""Checkpoints written with their weights quantized."""
+"""Checkpoints written with their weights quantized, or in the layout of another program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tensorhold import _native
 from tensorhold.checkpoint import _boundary, _dtype_name, _size_bytes
 
-__all__ = ["Quantized", "QuantizedTensor", "quantize"]
+__all__ = ["Quantized", "QuantizedTensor", "Repacked", "quantize", "repack"]
 
 
 @dataclass(frozen=True)
@@ -137,3 +137,83 @@ def quantize(
         progress,
     )
     return Quantized([str(path) for path in paths], [QuantizedTensor(**one) for one in tensors])
+
+
+@dataclass(frozen=True)
+class Repacked:
+    """What was done.
+
+    Attributes:
+        paths: The files that were written.
+        n_weights: How many weights were repacked.
+        rounded: Weights that are not the same in the last place of F32, with `allow_rounding`.
+    """
+
+    paths: list[str]
+    n_weights: int
+    rounded: list[str]
+
+
+def repack(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    layout: str,
+    *,
+    allow_rounding: bool = False,
+    max_shard_size: int | str | None = None,
+    threads: int | None = None,
+    verify: bool = True,
+    align: int = 4096,
+    durability: Literal["none", "data", "full"] = "data",
+    progress: Callable[[int, int], object] | None = None,
+) -> Repacked:
+    """Writes a quantized checkpoint in the layout of another program, with the same weights.
+
+    Codes, zeros and scales are put into another order, so that every weight is the same bit for
+    bit; what cannot be so is refused before anything is written. The `config.json` beside the
+    source is written with what the weights are now. Some MB are in memory at a time.
+
+    Args:
+        source: A folder, an `*.safetensors.index.json` or a file.
+        target: The folder to write.
+        layout: `"gptq"` (version 2), `"awq"` (GEMM) or `"pack-quantized"` for integers, which may
+            come from any of these and from GPTQ of version 1; `"nvfp4-pack-quantized"` or
+            `"modelopt-nvfp4"` for NVFP4, which may come from ComfyUI, too.
+        allow_rounding: Whether the second scale of NVFP4 may become the nearest reciprocal, where
+            that changes weights by a last place of F32.
+        max_shard_size: The most bytes of tensors in a file, 5 GB where `None`.
+        threads: How many threads work, at most 8; all processors where `None`.
+        verify: Whether what was written is read again, and all weights compared.
+        align: The boundary on which the tensors' bytes begin in a file, a power of two.
+        durability: What is on disk for sure on return, as for `tensorhold.save`.
+        progress: Called now and then with the bytes done and the bytes in all.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: The source is damaged, or the layout cannot hold its weights.
+        ValueError: There is no such layout, or nothing is quantized.
+
+    Example:
+        >>> from tensorhold.torch import save_file
+        >>> import tensorhold, torch
+        >>> save_file({"up.weight": torch.randn(64, 128)}, "wide.safetensors")
+        >>> _ = quantize("wide.safetensors", "packed", "int4", group_size=64)
+        >>> repack("packed", "gptq", "gptq").n_weights
+        1
+        >>> sorted(tensorhold.open("gptq").keys())
+        ['up.g_idx', 'up.qweight', 'up.qzeros', 'up.scales']
+    """
+    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    paths, n_weights, rounded = _native.repack(
+        source,
+        target,
+        layout,
+        allow_rounding,
+        limit,
+        threads,
+        verify,
+        _boundary(align),
+        durability,
+        progress,
+    )
+    return Repacked([str(path) for path in paths], n_weights, rounded)

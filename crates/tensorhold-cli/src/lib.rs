@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod quantize;
 mod quantized;
+mod repack;
 mod reshard;
 mod scan;
 mod verify;
@@ -63,6 +64,7 @@ enum Command {
     Convert(convert::Convert),
     Dequantize(dequantize::Dequantize),
     Quantize(quantize::Quantize),
+    Repack(repack::Repack),
     Scan(scan::Scan),
 }
 
@@ -90,6 +92,7 @@ pub fn run(arguments: Vec<OsString>) -> u8 {
         Command::Convert(convert) => convert.run(),
         Command::Dequantize(dequantize) => dequantize.run(),
         Command::Quantize(quantize) => quantize.run(),
+        Command::Repack(repack) => repack.run(),
         Command::Scan(scan) => scan.run(),
     };
     match done {

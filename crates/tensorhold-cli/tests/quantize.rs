@@ -136,3 +136,32 @@ fn quantize_takes_a_single_file_without_a_configuration() {
         "{config}"
     );
 }
+
+#[test]
+fn repack_writes_the_same_weights_in_another_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, packed) = source(folder.path());
+    assert_eq!(
+        run(&["quantize", &source, &packed, "--scheme", "int4"]).0,
+        0
+    );
+    let target = folder.path().join("awq").to_string_lossy().into_owned();
+    let output = tensorhold(&["repack", &packed, &target, "--to", "awq"]);
+    assert_eq!(output.status.code(), Some(0));
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        notes.contains("1 weight repacked to awq, the same as before"),
+        "{notes}"
+    );
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        shown.replace(&target, "OUT"),
+        "OUT/model.safetensors\nOUT/config.json\n"
+    );
+    let (code, shown) = run(&["repack", &packed, &target, "--to", "awq"]);
+    assert_eq!(code, 2);
+    assert!(shown.contains("--force"), "{shown}");
+    let (code, shown) = run(&["repack", &packed, "nowhere", "--to", "modelopt-nvfp4"]);
+    assert_eq!(code, 2);
+    assert!(shown.contains("cannot hold integers"), "{shown}");
+}

@@ -31,6 +31,7 @@ mod pieces;
 mod quantize;
 mod quantized;
 mod read;
+mod repack;
 mod report;
 mod reshard;
 mod residence;
@@ -58,6 +59,7 @@ pub use quantized::{
     Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, ExistingConfig, Logical, Proof,
     ProofNote, dequantize_checkpoint,
 };
+pub use repack::{RepackLayout, RepackOptions, RepackProgress, Repacked, repack};
 pub use report::{Module, Report, Row, SchemeTotals, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use residence::Residence;

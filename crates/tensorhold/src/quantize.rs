@@ -23,10 +23,15 @@ use crate::reshard::{metadata_of, refuse_own_folder};
 use crate::save::{SaveOptions, save_streamed_shards, shard_target};
 
 pub use choose::Kept;
+pub(crate) use config::{Plain, config_of, prepare, quantization_config};
 use scheme::PartSpec;
 pub use scheme::{IntLayout, QuantizeScheme};
-use stream::{Quantizer, Weight};
+use stream::Weight;
+pub(crate) use stream::{
+    Put, Quantizer, as_numbers, columns, group_index, lines, range_index, size, transposed,
+};
 pub use verify::WeightError;
+pub(crate) use verify::{read_need, reopen};
 
 /// What is in one shard where nothing else is asked for, as Transformers has it.
 const SHARD_BYTES: u64 = 5_000_000_000;
@@ -162,7 +167,7 @@ pub fn quantize(
     Ok(Quantized { paths, tensors })
 }
 
-fn make_folder(folder: &Path) -> Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     if folder == Path::new("") {
         return Ok(());
     }
@@ -243,24 +248,13 @@ impl<'a> Plan<'a> {
 
     /// The modules that an engine would take for quantized ones, and that are not.
     fn ignored(&self) -> Vec<String> {
-        let mut ignored: Vec<String> = self
+        let kept = self
             .outputs
             .iter()
-            .filter(|output| matches!(output.from, From::Tensor(_)) && output.spec.shape.len() == 2)
-            .filter_map(|output| output.name.strip_suffix(".weight"))
-            .filter(|name| !name.rsplit('.').next().is_some_and(is_embedding))
-            .map(str::to_owned)
-            .collect();
-        // Where it shares the embedding's weights, it is not in the file.
-        let has_head = self
-            .weights
-            .iter()
-            .any(|weight| weight.tensor.info().name == "lm_head.weight");
-        if !has_head && !ignored.iter().any(|name| name == "lm_head") {
-            ignored.push("lm_head".to_owned());
-        }
-        ignored.sort();
-        ignored
+            .filter(|output| matches!(output.from, From::Tensor(_)));
+        let kept = kept.map(|output| (&*output.name, &output.spec.shape[..]));
+        let is_head = |weight: &Weight<'_>| weight.tensor.info().name == "lm_head.weight";
+        ignored(kept, self.weights.iter().any(is_head))
     }
 
     fn tensors(&self, kept: &[Option<Kept>]) -> Result<Vec<QuantizedTensor>> {
@@ -299,6 +293,25 @@ impl<'a> Plan<'a> {
             .map(|weight| weight.tensor.info().size_bytes());
         Ok(total.saturating_add(if verify { compared.sum() } else { 0 }))
     }
+}
+
+/// The modules of the matrices among these tensors, which are not quantized, but for those that look things up.
+pub(crate) fn ignored<'n>(
+    kept: impl Iterator<Item = (&'n str, &'n [u64])>,
+    has_head: bool,
+) -> Vec<String> {
+    let mut ignored: Vec<String> = kept
+        .filter(|(_, shape)| shape.len() == 2)
+        .filter_map(|(name, _)| name.strip_suffix(".weight"))
+        .filter(|name| !name.rsplit('.').next().is_some_and(is_embedding))
+        .map(str::to_owned)
+        .collect();
+    // Where it shares the embedding's weights, it is not in the file.
+    if !has_head && !ignored.iter().any(|name| name == "lm_head") {
+        ignored.push("lm_head".to_owned());
+    }
+    ignored.sort();
+    ignored
 }
 
 /// Whether a module of this name looks things up.

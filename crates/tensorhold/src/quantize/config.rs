@@ -17,7 +17,7 @@ const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const VERSION: &str = "0.20.0";
 
 /// The `config.json` beside the tensors of `source`.
-pub(super) fn config_of(source: &Path) -> Result<Option<String>> {
+pub(crate) fn config_of(source: &Path) -> Result<Option<String>> {
     let folder = match source.is_dir() {
         true => source,
         false => source.parent().unwrap_or(Path::new("")),
@@ -33,7 +33,7 @@ pub(super) fn config_of(source: &Path) -> Result<Option<String>> {
 }
 
 /// A configuration without what is said of quantization.
-pub(super) struct Plain {
+pub(crate) struct Plain {
     /// All but the brace at its end.
     text: String,
     is_empty: bool,
@@ -44,7 +44,7 @@ const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantizat
 
 impl Plain {
     /// Refuses a configuration that is no object, or one of quantized weights.
-    pub(super) fn of(text: Option<&str>) -> Result<Plain> {
+    pub(crate) fn of(text: Option<&str>) -> Result<Plain> {
         let text = text.unwrap_or("{}");
         let object = parse(text)?;
         if let Some(key) = KEYS.iter().find(|key| object.contains_key(**key)) {
@@ -59,8 +59,24 @@ impl Plain {
         })
     }
 
+    /// A configuration of quantized weights, without what it says of them.
+    ///
+    /// Refuses one that says it inside of another part, which would have to stay.
+    pub(crate) fn without(text: Option<&str>) -> Result<Plain> {
+        let mut object = parse(text.unwrap_or("{}"))?;
+        object.retain(|key, _| !KEYS.contains(&&**key));
+        let has_own = |value: &Value| KEYS.iter().any(|key| value.get(key).is_some());
+        if let Some((key, _)) = object.iter().find(|(_, value)| has_own(value)) {
+            let message = format!(
+                "the configuration speaks of quantization in `{key}`, which is not changed"
+            );
+            return Err(invalid(message));
+        }
+        Plain::of(Some(&format!("{:#}", Value::Object(object))))
+    }
+
     /// The configuration with a further key at its end, all else as it was.
-    pub(super) fn with(&self, value: &Value) -> String {
+    pub(crate) fn with(&self, value: &Value) -> String {
         let comma = if self.is_empty { "" } else { "," };
         let value = format!("{value:#}").replace('\n', "\n  ");
         format!("{}{comma}\n  \"{}\": {value}\n}}\n", self.text, KEYS[0])
@@ -81,7 +97,7 @@ fn invalid(message: String) -> Error {
 }
 
 /// What engines read under `quantization_config`.
-pub(super) fn quantization_config(scheme: QuantizeScheme, ignored: &[String]) -> Value {
+pub(crate) fn quantization_config(scheme: QuantizeScheme, ignored: &[String]) -> Value {
     if let QuantizeScheme::Int {
         bits,
         symmetric,
@@ -209,7 +225,7 @@ pub(super) fn scale_dtype(scheme: QuantizeScheme, weight: Dtype) -> Dtype {
 }
 
 /// A configuration made ready, so that what can fail has not to wait for the weights.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     folder: &Path,
     text: &str,
     durability: Durability,

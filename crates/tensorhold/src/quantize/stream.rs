@@ -30,7 +30,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// More threads than this wait for memory.
 const MAX_THREADS: usize = 8;
 
-pub(super) type Put<'p> = dyn FnMut(&[u8]) -> Result<()> + 'p;
+pub(crate) type Put<'p> = dyn FnMut(&[u8]) -> Result<()> + 'p;
 
 /// A weight to quantize.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ struct Computed {
 }
 
 /// Computes the parts of weights.
-pub(super) struct Quantizer {
+pub(crate) struct Quantizer {
     n_threads: usize,
     /// The extremes of whole weights, by their names.
     extremes: HashMap<String, Extremes>,
@@ -178,7 +178,7 @@ impl Weight<'_> {
 }
 
 impl Quantizer {
-    pub(super) fn new(n_threads: Option<usize>) -> Quantizer {
+    pub(crate) fn new(n_threads: Option<usize>) -> Quantizer {
         let there = std::thread::available_parallelism().map_or(1, NonZero::get);
         Quantizer {
             n_threads: n_threads.unwrap_or(there).clamp(1, MAX_THREADS),
@@ -187,7 +187,7 @@ impl Quantizer {
     }
 
     /// Hands the bytes of a tensor to `put`.
-    pub(super) fn copy(&self, tensor: &Tensor<'_>, put: &mut Put<'_>) -> Result<()> {
+    pub(crate) fn copy(&self, tensor: &Tensor<'_>, put: &mut Put<'_>) -> Result<()> {
         let info = tensor.info();
         let start = tensor.file().header().data_start() + info.offsets.start;
         let mut piece = allocate(info.size_bytes().min(PIECE_BYTES))?;
@@ -324,7 +324,7 @@ impl Quantizer {
     }
 
     /// Does `work` for each window, some at once, and hands what comes of it to `put` in their order.
-    pub(super) fn in_order<T: Send>(
+    pub(crate) fn in_order<T: Send>(
         &self,
         windows: &[Window],
         work: &(dyn Fn(&Window) -> Result<T> + Sync),
@@ -400,7 +400,7 @@ fn packed(weight: &Weight<'_>, spec: &PartSpec, computed: Computed) -> Result<Ve
 }
 
 /// Codes in rows, each row packed by itself.
-fn lines(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
+pub(crate) fn lines(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
     let row_bytes = order.size_bytes(n_columns as u64)?;
     let row_bytes = usize::try_from(row_bytes).unwrap_or(usize::MAX);
     let n_rows = codes.len().checked_div(n_columns).unwrap_or(0);
@@ -413,7 +413,7 @@ fn lines(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
 }
 
 /// Codes in rows, packed down the columns.
-fn columns(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
+pub(crate) fn columns(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
     let n_rows = codes.len().checked_div(n_columns).unwrap_or(0) as u64;
     let n_words = order.rows_of(0..n_rows)?;
     let mut bytes = vec![0; size(&n_words) * n_columns * 4];
@@ -422,7 +422,7 @@ fn columns(order: BitOrder, codes: &[u8], n_columns: usize) -> Result<Vec<u8>> {
 }
 
 /// A matrix turned round.
-fn transposed<T: Copy>(matrix: &[T], n_rows: usize, n_columns: usize) -> Vec<T> {
+pub(crate) fn transposed<T: Copy>(matrix: &[T], n_rows: usize, n_columns: usize) -> Vec<T> {
     const TILE: usize = 64;
     let mut turned = matrix.to_vec();
     for row in (0..n_rows).step_by(TILE) {
@@ -448,20 +448,20 @@ fn stored_scales(weight: &Weight<'_>, spec: &PartSpec, scales: &[Scale]) -> Resu
     cast_all(Dtype::F32, &bytes, spec.dtype)
 }
 
-fn group_index(columns: u64, group: u64, put: &mut Put<'_>) -> Result<()> {
+pub(crate) fn group_index(columns: u64, group: u64, put: &mut Put<'_>) -> Result<()> {
     let groups = (0..columns).map(|column| (column / group) as u32);
     let bytes: Vec<u8> = groups.flat_map(u32::to_le_bytes).collect();
     put(&bytes)
 }
 
-pub(super) fn cast_all(from: Dtype, bytes: &[u8], to: Dtype) -> Result<Vec<u8>> {
+fn cast_all(from: Dtype, bytes: &[u8], to: Dtype) -> Result<Vec<u8>> {
     let width = |dtype: Dtype| u64::from(dtype.width_bytes().unwrap_or(1));
     let mut into = allocate(bytes.len() as u64 / width(from) * width(to))?;
     cast(from, bytes, to, &mut into)?;
     Ok(into)
 }
 
-pub(super) fn as_numbers(from: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
+pub(crate) fn as_numbers(from: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
     let singles = cast_all(from, bytes, Dtype::F32)?;
     Ok(singles
         .as_chunks()
@@ -473,11 +473,11 @@ pub(super) fn as_numbers(from: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
 }
 
 /// The size of a range in memory.
-fn size(range: &Range<u64>) -> usize {
+pub(crate) fn size(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
 
-fn range_index(range: &Range<u64>) -> Index {
+pub(crate) fn range_index(range: &Range<u64>) -> Index {
     let at = |position: u64| i64::try_from(position).ok();
     Index::Range {
         start: at(range.start),

@@ -29,7 +29,7 @@ struct Sums {
 }
 
 /// What was written, opened again by plain reads.
-pub(super) fn reopen(path: &Path) -> Result<Checkpoint> {
+pub(crate) fn reopen(path: &Path) -> Result<Checkpoint> {
     let options = OpenOptions {
         backend: Backend::Pread,
         ..OpenOptions::default()
