@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result};
 use tensorhold_quant::cast;
 use tensorhold_quant::detect::{Layout, QuantFinding, Quantization, QuantizedWeight, SchemeName};
-use tensorhold_quant::scheme::{Change, Number, Recipe, Stored, Zeros};
+use tensorhold_quant::scheme::{Change, Number, Numbers, Recipe, Stored, Zeros};
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::pieces::Pieces;
@@ -124,12 +124,7 @@ fn check(
             format!("part `{}` is missing", stored.part),
         )),
     };
-    let mut numbers = vec![&recipe.scales];
-    numbers.extend(recipe.global.as_ref().map(|global| &global.numbers));
-    if let Zeros::Numbers(zeros) | Zeros::Bias(zeros) = &recipe.zeros {
-        numbers.push(zeros);
-    }
-    for numbers in numbers {
+    for numbers in numbers_of(recipe) {
         let tensor = part(&numbers.stored)?;
         scan(&tensor, pieces, tell, |piece| {
             not_finite(numbers.number, piece)
@@ -151,6 +146,16 @@ fn check(
         })?;
     }
     Ok(())
+}
+
+/// The scales, zeros and biases that are numbers.
+fn numbers_of(recipe: &Recipe) -> impl Iterator<Item = &Numbers> {
+    let zeros = match &recipe.zeros {
+        Zeros::Numbers(zeros) | Zeros::Bias(zeros) => Some(zeros),
+        _ => None,
+    };
+    let global = recipe.global.as_ref().map(|global| &global.numbers);
+    [Some(&recipe.scales), global, zeros].into_iter().flatten()
 }
 
 /// The place of an element, and what is wrong with it.
