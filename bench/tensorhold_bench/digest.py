@@ -44,6 +44,19 @@ def of_file(path: Path) -> str:
     return digest
 
 
+def of_each(path: Path) -> dict[str, str]:
+    """The digest of each tensor in a file, by name, read by no library that is timed."""
+    tensors, start = read_header(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        view = memoryview(data)
+        digests = {
+            name: _digest([(name, shape, view[start + first : start + last])])
+            for name, (_, shape, (first, last)) in tensors.items()
+        }
+        view.release()
+    return digests
+
+
 def against_files(tensors: Mapping[str, Any], paths: Iterable[Path]) -> str:
     """Whether PyTorch tensors have the bytes of those in files: the same words for all that do.
 

@@ -11,8 +11,9 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy
 
@@ -92,6 +93,38 @@ def saved_shapes(*, is_small: bool = False) -> dict[str, list[int]]:
         for name, _, shape, _ in _llama_entries()
         if not any(number in name for number in numbers)
     }
+
+
+def in_fp8(n_tensors: int, n: int = 8192) -> Path:
+    """Square matrices of floats of 8 bits, none of them NaN, with a scale for 128 x 128."""
+    grid = -(-n // 128)
+    parts = {
+        "weight": ("F8_E4M3", [n, n], lambda size: _bytes_of(size) & 0xFE),
+        "weight_scale_inv": (
+            "F32",
+            [grid, grid],
+            lambda size: _scales("<u4", size, 0x3F000000, 23),
+        ),
+    }
+    config = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    return _quantized(f"fp8-{n_tensors}x{n}", n_tensors, parts, config)
+
+
+def in_int4(n_tensors: int, n: int = 8192) -> Path:
+    """Square matrices of integers of 4 bits, packed along the inputs, a scale for 128 of them."""
+    parts = {
+        "weight_packed": ("I32", [n, n // 8], _bytes_of),
+        "weight_scale": ("BF16", [n, n // 128], lambda size: _scales("<u2", size, 0x3F00, 7)),
+        "weight_shape": ("I64", [2], lambda _: numpy.array([n, n], "<i8")),
+    }
+    weights = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}
+    group = {"targets": ["Linear"], "weights": weights | {"symmetric": True}}
+    config = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": group},
+    }
+    return _quantized(f"int4-{n_tensors}x{n}", n_tensors, parts, config)
 
 
 def many_shards() -> list[Path]:
@@ -211,6 +244,49 @@ def _made(name: str, entries: list[Entry], beside: dict[str, str] | None = None)
             os.fsync(file.fileno())
         unfinished.rename(path)
     return path
+
+
+# The dtype and shape of a part, and what makes so many bytes of it.
+_Part = tuple[str, list[int], Callable[[int], Any]]
+_WIDTHS = {"F8_E4M3": 1, "BF16": 2, "F32": 4, "I32": 4, "I64": 8}
+
+
+def _quantized(name: str, n_tensors: int, parts: dict[str, _Part], config: dict[str, Any]) -> Path:
+    """A model of quantized matrices, in a folder with its configuration."""
+    path = FOLDER / "quantized" / name / "model.safetensors"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    described = [
+        (f"model.layers.{i}.up_proj.{part}", *parts[part])
+        for i in range(n_tensors)
+        for part in parts
+    ]
+    sizes = [_WIDTHS[dtype] * math.prod(shape) for _, dtype, shape, _ in described]
+    entries = [
+        (name, dtype, shape, size)
+        for (name, dtype, shape, _), size in zip(described, sizes, strict=True)
+    ]
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        file.write(_head(entries))
+        for (*_, make), size in zip(described, sizes, strict=True):
+            file.write(make(size).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+    (path.parent / "config.json").write_text(json.dumps({"quantization_config": config}))
+    unfinished.rename(path)
+    return path
+
+
+def _bytes_of(size: int) -> Any:
+    return numpy.frombuffer(b"".join(_random(size)), numpy.uint8)
+
+
+def _scales(dtype: str, size: int, exponent: int, n_bits: int) -> Any:
+    """Floats from a half to one."""
+    bits = _bytes_of(size).view(dtype)
+    return (bits & ((1 << n_bits) - 1)) | bits.dtype.type(exponent)
 
 
 def _head(entries: list[Entry], beside: dict[str, str] | None = None) -> bytes:

@@ -54,6 +54,21 @@ def add_ranks(row: Row, n_ranks: int, tensors: Callable[[], list[tuple[int, int,
     row.commands = {BARE: command}
 
 
+def add_wideners(row: Row, growth: int) -> None:
+    """What looks at every byte of the row's files, and fills `growth` times as many."""
+    ways = {
+        f"{BARE} streamed": "two threads add up what a map shows and store past the caches",
+        f"{BARE} cached": "two threads add up what a map shows and store through the caches",
+    }
+    row.bares = ways
+    row.commands = {side: partial(_widen, side, row, growth) for side in ways}
+
+
+def _widen(side: str, row: Row, growth: int) -> list[str]:
+    way = side.removeprefix(f"{BARE} ")
+    return [str(PROGRAM), "widen", way, str(growth), *map(str, row.inputs())]
+
+
 def _read(side: str, row: Row) -> list[str]:
     way = side.removeprefix(f"{BARE} ")
     return [str(PROGRAM), "read", way, str(files.warm_up()), *map(str, row.inputs())]

@@ -6,6 +6,7 @@
 //!   `TARGET`, and with `data` waits until they are on disk.
 //! - `bare ranks N FILE POSITION:SIZE:ROW...` has N processes take a part each of tensors in the page cache: of the bytes by
 //!   `pread`, or, where ROW is not 0, of each row of so many bytes, out of a map.
+//! - `bare widen streamed|cached GROWTH FILE` looks at every byte of a file in the page cache and stores GROWTH times as many in huge pages.
 //!
 //! Each prints one sample as JSON. What is in the page cache is the caller's affair; `resident` says how much was.
 
@@ -13,6 +14,7 @@ mod memory;
 mod ranks;
 mod read;
 mod residency;
+mod widen;
 mod write;
 
 use std::path::PathBuf;
@@ -59,11 +61,18 @@ fn run(arguments: &[String]) -> Outcome {
             source.as_ref(),
             target.as_ref(),
         ),
+        ["widen", stores @ ("streamed" | "cached"), growth, path] => {
+            let stores = match *stores {
+                "streamed" => widen::Stores::Streamed,
+                _ => widen::Stores::Cached,
+            };
+            widen::sample(stores, growth.parse()?, path.as_ref())
+        }
         ["ranks", n_ranks, path, tensors @ ..] => ranks::sample(n_ranks, path, tensors),
         ["rank", rank, n_ranks, path, tensors @ ..] => {
             ranks::rank(rank, n_ranks, path.as_ref(), tensors)
         }
-        _ => Err("usage: bare read buffered|direct WARM_UP FILE... | write buffered|direct none|data SOURCE TARGET | ranks N FILE POSITION:SIZE:ROW...".into()),
+        _ => Err("usage: bare read buffered|direct WARM_UP FILE... | write buffered|direct none|data SOURCE TARGET | ranks N FILE POSITION:SIZE:ROW... | widen streamed|cached GROWTH FILE".into()),
     }
 }
 
