@@ -174,7 +174,8 @@ impl<'a> Walk<'a> {
 
     fn finish(mut self, dtype: Dtype, tensor_bytes: u64) -> Result<Selection> {
         self.result.reverse();
-        let size_bytes = shape_size_bytes(dtype, &self.result)?;
+        let size_bytes =
+            shape_size_bytes(dtype, &self.result).map_err(|error| with_legal_cut(error, dtype))?;
         let shape = mem::take(&mut self.result);
         Ok(Selection {
             dtype,
@@ -248,6 +249,16 @@ fn clamp_range(start: Option<i64>, stop: Option<i64>, step: i64, size: u64) -> R
     } else {
         (fits(start), fits(count))
     })
+}
+
+/// Says how many elements fill whole bytes, where it is that.
+fn with_legal_cut(error: Error, dtype: Dtype) -> Error {
+    if error.kind() != ErrorKind::Misaligned {
+        return error;
+    }
+    let whole = (1..=8u32).find(|count| (count * dtype.width_bits()).is_multiple_of(8));
+    let count = whole.unwrap_or(8);
+    error.with_hint(format!("take a multiple of {count} elements"))
 }
 
 fn out_of_bounds(asked: u64, number: usize, size: u64) -> Error {
