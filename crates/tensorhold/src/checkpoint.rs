@@ -15,6 +15,7 @@ use tensorhold_io::{Buffer, Pread, open_regular};
 use crate::file::{File, OpenOptions};
 use crate::quantized::Known;
 use crate::read;
+use crate::subbyte::NarrowTensor;
 use crate::transfer::{Memory, Transfer, TransferOptions};
 
 /// A checkpoint: the tensors of one file, of a folder, or of the shards that an index names.
@@ -263,6 +264,12 @@ impl<'a> Tensor<'a> {
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// What it holds, if it is one of integers narrower than a byte: its own type and shape are those of the bytes.
+    #[must_use]
+    pub fn narrow(&self) -> Option<&'a NarrowTensor> {
+        self.file.narrow_tensors().get(self.index)
     }
 
     /// A request for all of it, in a [plan](Checkpoint::plan) over its checkpoint.

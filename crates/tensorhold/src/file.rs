@@ -1,12 +1,13 @@
 //! One open file: its header, and a way to its bytes.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tensorhold_core::{Error, Header, Result, Rules, Source, TensorInfo};
 use tensorhold_io::{Access, Map, Pread, Reading, Wanted, identity, is_network, open_regular};
 
 use crate::cache;
+use crate::subbyte::NarrowTensors;
 use crate::transfer::{Gds, GdsFile, Origin};
 
 /// How the bytes of a file are reached. Every way gives the same bytes, slices and errors.
@@ -55,6 +56,7 @@ pub struct File {
     header: Arc<Header>,
     bytes: Bytes,
     backend: Backend,
+    narrow: OnceLock<NarrowTensors>,
 }
 
 #[derive(Debug)]
@@ -96,6 +98,12 @@ impl File {
     #[must_use]
     pub fn header(&self) -> &Arc<Header> {
         &self.header
+    }
+
+    /// The tensors that hold integers narrower than a byte, as the metadata describes them.
+    #[must_use]
+    pub fn narrow_tensors(&self) -> &NarrowTensors {
+        self.narrow.get_or_init(|| NarrowTensors::of(&self.header))
     }
 
     /// The file's map, if it was opened as one.
@@ -158,6 +166,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<File> {
         header,
         bytes: Bytes::of(pread, options.backend)?,
         backend: options.backend,
+        narrow: OnceLock::new(),
     })
 }
 
@@ -173,6 +182,7 @@ fn open_as(
         header,
         bytes: Bytes::of(pread, backend)?,
         backend,
+        narrow: OnceLock::new(),
     })
 }
 

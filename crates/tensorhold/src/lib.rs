@@ -38,6 +38,7 @@ mod residence;
 mod save;
 mod scan;
 mod stream;
+mod subbyte;
 mod transfer;
 mod units;
 mod verify;
@@ -70,6 +71,7 @@ pub use save::{
 };
 pub use scan::{Scan, scan};
 pub use stream::{StreamOptions, StreamWriter};
+pub use subbyte::{DTYPE_KEY, NarrowInt, NarrowSelection, NarrowTensor, NarrowTensors, Widths};
 pub use tensorhold_convert::{Class, Finding, FindingKind, Foreign, Format, Global, Limits};
 pub use tensorhold_core::*;
 pub use tensorhold_device::{

@@ -19,6 +19,7 @@ use tensorhold_quant::detect::{
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::read;
+use crate::subbyte::{NarrowInt, NarrowTensor};
 
 pub use beside::Existing as ExistingConfig;
 pub use dequantize::Dequantize;
@@ -38,6 +39,8 @@ pub(crate) struct Known {
 pub struct Logical {
     /// The type that its values are given as where nothing else is asked for.
     pub dtype: Dtype,
+    /// The type of a tensor of integers narrower than a byte, which is stored as `dtype`.
+    pub narrow: Option<NarrowInt>,
     /// Its shape.
     pub shape: Vec<u64>,
     /// What it is written in; `None` for a tensor that is not quantized.
@@ -82,14 +85,17 @@ impl Checkpoint {
         if let Some(weight) = quantization.find(name) {
             return Ok(Logical {
                 dtype: weight.dtype,
+                narrow: None,
                 shape: weight.recipe()?.shape.clone(),
                 scheme: Some(weight.scheme),
             });
         }
-        let info = self.tensor(name)?.info();
+        let tensor = self.tensor(name)?;
+        let (info, narrow) = (tensor.info(), tensor.narrow());
         Ok(Logical {
             dtype: info.dtype,
-            shape: info.shape.to_vec(),
+            narrow: narrow.map(NarrowTensor::dtype),
+            shape: narrow.map_or(info.shape, NarrowTensor::shape).to_vec(),
             scheme: None,
         })
     }

@@ -102,6 +102,13 @@ impl StreamWriter {
         })
     }
 
+    /// Sets an entry of the metadata, or removes it, for this shard and those that come.
+    pub fn set_metadata(&mut self, key: &str, value: Option<String>) {
+        let metadata = self.metadata.get_or_insert_default();
+        metadata.retain(|(known, _)| known != key);
+        metadata.extend(value.map(|value| (key.to_owned(), value)));
+    }
+
     /// Takes the next tensor.
     ///
     /// # Errors

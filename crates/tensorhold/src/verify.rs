@@ -1,8 +1,8 @@
 //! Says of each file whether it is what it must be.
 //!
-//! Beyond what opening a file checks, the strict rules look into the data: every BOOL is 0 or 1, and the file cannot be
-//! taken for a zip archive or for a pickle that runs something. Of an index, the shards, the tensors in them
-//! and the total size are checked.
+//! Beyond what opening a file checks, the strict rules look into the data: every BOOL is 0 or 1, the file cannot be
+//! taken for a zip archive or for a pickle that runs something, and what the metadata says of integers narrower than a byte fits
+//! their tensors. Of an index, the shards, the tensors in them and the total size are checked.
 
 mod pickle;
 mod zip;
@@ -16,6 +16,7 @@ use crate::checkpoint::{Checkpoint, Tensor, read_index};
 use crate::file::{Backend, OpenOptions};
 use crate::pieces::Pieces;
 use crate::quantized::{Proof, prove};
+use crate::subbyte;
 
 /// What is told while files are verified.
 #[derive(Debug)]
@@ -199,6 +200,7 @@ pub(crate) fn verify_file(
         for file in checkpoint.files() {
             refuse_zip(file.source())?;
             refuse_pickle(file.source())?;
+            subbyte::check(file.header())?;
         }
         check_bools(&checkpoint, tell)?;
     }
