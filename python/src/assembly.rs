@@ -10,6 +10,7 @@ use tensorhold::{
 
 use crate::error;
 use crate::memory::Memory;
+use crate::narrow::NarrowParts;
 use crate::on_device::{PACKING, Target, Targets};
 use crate::placement::Placement;
 use crate::tensors::{Maker, alignment, to_native_order};
@@ -21,6 +22,8 @@ pub(crate) struct Assembly {
     maker_of: Vec<usize>,
     /// By request, what tensors are copied by that are not kept.
     copies: HashMap<usize, Py<PyAny>>,
+    /// By request, those whose bytes hold integers narrower than a byte. They are made on the host.
+    narrow: NarrowParts,
     /// Where the engine brings tensors that are not made of the host's memory.
     targets: Vec<Arc<Target>>,
     /// By buffer, the number of the target that is to give its memory.
@@ -63,7 +66,7 @@ impl Assembly {
     pub(crate) fn prepare(
         py: Python<'_>,
         plan: &mut LoadPlan,
-        requests: Vec<Request>,
+        (requests, narrow): (Vec<Request>, NarrowParts),
         given: Given,
         placement: &Placement,
         targets: &Targets,
@@ -72,6 +75,7 @@ impl Assembly {
         let (makers, maker_of) = placement.makers(py, names)?;
         let (mut memory, copied) = (given.memory, given.copied);
         let mut assembly = Assembly::of(makers, maker_of, copied, given.targets);
+        assembly.narrow = narrow;
         let in_place: HashSet<usize> = memory.iter().map(|(request, _)| *request).collect();
         let n_given = assembly.targets.len();
         let target_of = assembly.find_targets(py, targets, &in_place)?;
@@ -108,6 +112,7 @@ impl Assembly {
             makers,
             maker_of,
             copies,
+            narrow: NarrowParts::new(),
             targets,
             target_of: Vec::new(),
             requests_of: None,
@@ -144,7 +149,7 @@ impl Assembly {
         let mut of_maker: Vec<Option<Option<usize>>> = vec![None; self.makers.len()];
         let mut target_of = Vec::with_capacity(self.maker_of.len());
         for (request, &maker) in self.maker_of.iter().enumerate() {
-            if in_place.contains(&request) {
+            if in_place.contains(&request) || self.narrow.contains_key(&request) {
                 target_of.push(None);
                 continue;
             }
@@ -296,6 +301,9 @@ impl Assembly {
         let dtype = request.dtype.unwrap_or(tensor.dtype);
         to_native_order(&mut buffer, alignment(dtype));
         let maker = &self.makers[self.maker_of[number]];
+        if let Some(part) = self.narrow.get(&number) {
+            return maker.make_narrow(py, &buffer, part);
+        }
         let memory = Memory::of_owned(buffer);
         maker.make(py, memory, dtype, shape_of(&tensor, request))
     }

@@ -14,6 +14,7 @@ use crate::error;
 use crate::framework::Ownership;
 use crate::load::{Wanted, dtype_named, selection};
 use crate::loader::Loader;
+use crate::narrow::type_and_shape;
 use crate::on_device::Targets;
 use crate::parallel::{self, Rule};
 use crate::placement::Placement;
@@ -449,13 +450,13 @@ pub(crate) struct TensorSlice {
 #[pymethods]
 impl TensorSlice {
     #[getter]
-    fn dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
-        Ok(self.opened.tensor(py, &self.name)?.info().dtype.name())
+    fn dtype(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(type_and_shape(&self.opened.tensor(py, &self.name)?).0)
     }
 
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.opened.tensor(py, &self.name)?.info().shape)
+        PyTuple::new(py, type_and_shape(&self.opened.tensor(py, &self.name)?).1)
     }
 
     fn __getitem__<'py>(
@@ -464,7 +465,7 @@ impl TensorSlice {
         index: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tensor = self.opened.tensor(py, &self.name)?;
-        let selection = selection(py, &tensor, index)?;
-        self.opened.single().part(py, &tensor, selection)
+        let part = selection(py, &tensor, index)?;
+        self.opened.single().part(py, &tensor, part)
     }
 }

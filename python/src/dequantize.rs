@@ -6,8 +6,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 use tensorhold::{
-    Buffer, Dequantize, Dtype, Error, ErrorKind, Index, Quantization, QuantizedWeight, Result,
-    TransferOptions, can_cast,
+    Buffer, Dequantize, Dtype, Error, ErrorKind, Index, NarrowInt, NarrowTensor, Quantization,
+    QuantizedWeight, Result, TransferOptions, can_cast,
 };
 
 use crate::checkpoint::{Checkpoint, Opened};
@@ -16,6 +16,7 @@ use crate::index::{self, Asked};
 use crate::load::{Filled, Wanted, buffer_over, dtype_named, refuse_overlap, selection};
 use crate::making::Report;
 use crate::memory::Memory;
+use crate::narrow::{Piece, type_and_shape};
 use crate::placement::Placement;
 use crate::tensors::{Maker, alignment, insert, to_native_order};
 
@@ -44,16 +45,18 @@ pub(crate) fn dequantize(
     let found = py
         .detach(|| opened.checkpoint.quantization())
         .map_err(to_py)?;
-    let (dtype, shape, quantization) = match found.find(name) {
+    let (dtype, shape, quantization, narrow) = match found.find(name) {
         Some(weight) => {
             let wanted = wanted_of(weight, Vec::new(), asked);
             let shape = wanted.shape().map_err(to_py)?;
-            (wanted.dtype(), shape, Some(Arc::clone(&found)))
+            (wanted.dtype(), shape, Some(Arc::clone(&found)), None)
         }
         None => {
-            let info = opened.checkpoint.tensor(name).map_err(to_py)?.info();
-            let cast = asked.filter(|&dtype| can_cast(info.dtype, dtype));
-            (cast.unwrap_or(info.dtype), info.shape.to_vec(), None)
+            let tensor = opened.checkpoint.tensor(name).map_err(to_py)?;
+            let (own, shape) = (tensor.info().dtype, type_and_shape(&tensor).1);
+            let cast = asked.filter(|&dtype| can_cast(own, dtype));
+            let narrow = tensor.narrow().map(NarrowTensor::dtype);
+            (cast.unwrap_or(own), shape.to_vec(), None, narrow)
         }
     };
     Ok(DequantizedSlice {
@@ -61,6 +64,7 @@ pub(crate) fn dequantize(
         quantization,
         name: name.to_owned(),
         dtype,
+        narrow,
         shape,
     })
 }
@@ -73,14 +77,19 @@ pub(crate) struct DequantizedSlice {
     quantization: Option<Arc<Quantization>>,
     name: String,
     dtype: Dtype,
+    /// The type of what is no weight, but integers narrower than a byte.
+    narrow: Option<NarrowInt>,
     shape: Vec<u64>,
 }
 
 #[pymethods]
 impl DequantizedSlice {
     #[getter]
-    fn dtype(&self) -> &'static str {
-        self.dtype.name()
+    fn dtype(&self) -> String {
+        match self.narrow {
+            Some(narrow) => narrow.to_string(),
+            None => self.dtype.name().to_owned(),
+        }
     }
 
     #[getter]
@@ -121,9 +130,9 @@ impl DequantizedSlice {
         } = &*self.opened;
         let tensor = checkpoint.tensor(&self.name);
         let tensor = tensor.map_err(|error| error::to_py(py, &error))?;
-        let selection = selection(py, &tensor, index)?;
-        let request = tensor.request().part(selection).cast(self.dtype);
-        let wanted = Wanted::of(checkpoint, vec![request]);
+        let mut piece = Piece::part(&tensor, selection(py, &tensor, index)?);
+        piece.request = piece.request.cast(self.dtype);
+        let wanted = Wanted::of(checkpoint, vec![piece]);
         let placement = maker.clone().into();
         let options = TransferOptions::default();
         let (tensors, _) = wanted.load(py, &placement, targets, options, None)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyList};
-use tensorhold::{Error, Header, Result, Rules, TensorInfo};
+use tensorhold::{Bounds, Buffer, Error, Header, NarrowTensors, Result, Rules, TensorInfo};
 
 use crate::buffer::View;
 use crate::collector::Paused;
@@ -67,16 +67,30 @@ pub(crate) fn load_bytes<'py>(
     let header = parse(py, &view)?;
     let _paused = Paused::new(py);
     let dict = PyDict::new(py);
-    for info in header.tensors() {
-        let memory =
-            memory_of(py, &view, &header, &info).map_err(|error| error::to_py(py, &error))?;
-        insert(
-            &dict,
-            info.name,
-            maker.make(py, memory, info.dtype, info.shape)?,
-        )?;
+    let narrow = NarrowTensors::of(&header);
+    for (index, info) in header.tensors().enumerate() {
+        let to_py = |error| error::to_py(py, &error);
+        let tensor = match narrow.get(index) {
+            None => {
+                let memory = memory_of(py, &view, &header, &info).map_err(to_py)?;
+                maker.make(py, memory, info.dtype, info.shape)?
+            }
+            Some(narrow) => {
+                let all = narrow.select(&[], Bounds::Clamped).map_err(to_py)?;
+                let stored = copy_of(&view, &header, &info).map_err(to_py)?;
+                maker.make_narrow(py, &stored, &all)?
+            }
+        };
+        insert(&dict, info.name, tensor)?;
     }
     Ok(dict)
+}
+
+fn copy_of(view: &View, header: &Header, info: &TensorInfo<'_>) -> Result<Buffer> {
+    let mut stored = Buffer::allocate(info.size_bytes())?;
+    // SAFETY: the bytes are copied at once.
+    stored.copy_from_slice(part(unsafe { view.bytes() }, header, info)?);
+    Ok(stored)
 }
 
 fn memory_of(

@@ -17,6 +17,7 @@ mod load;
 mod loader;
 mod making;
 mod memory;
+mod narrow;
 mod ndarray;
 mod on_device;
 mod parallel;
@@ -65,6 +66,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<parallel::Share>()?;
     module.add_class::<pieces::Pieces>()?;
     module.add_function(wrap_pyfunction!(spec::on_device, module)?)?;
+    module.add_function(wrap_pyfunction!(narrow::pack, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize, module)?)?;
     module.add_function(wrap_pyfunction!(spec::serialize_file, module)?)?;
     module.add_function(wrap_pyfunction!(in_memory::deserialize, module)?)?;

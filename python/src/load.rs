@@ -8,8 +8,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use tensorhold::{
-    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, Numbered, Promised, Request,
-    Result, Selection, Tensor, TensorInfo, Transfer, TransferOptions,
+    Bounds, Buffer, Checkpoint, Dtype, Error, ErrorKind, LoadPlan, NarrowSelection, Numbered,
+    Promised, Request, Result, Tensor, TensorInfo, Transfer, TransferOptions,
 };
 
 use crate::assembly::{Assembly, Copied, Given, shape_of};
@@ -17,6 +17,7 @@ use crate::error;
 use crate::index::{self, Asked};
 use crate::loader::Loader;
 use crate::making::Making;
+use crate::narrow::{Narrow, NarrowParts, Part, Piece};
 use crate::on_device::Targets;
 use crate::parallel::Share;
 use crate::placement::Placement;
@@ -28,21 +29,29 @@ use crate::tensors::Maker;
 pub(crate) struct Wanted<'a> {
     checkpoint: &'a Checkpoint,
     requests: Vec<Request>,
+    narrow: NarrowParts,
     given: Given,
 }
 
 impl<'a> Wanted<'a> {
     /// All tensors of the checkpoint.
-    pub(crate) fn all(checkpoint: &'a Checkpoint) -> Wanted<'a> {
-        let requests = checkpoint.tensors().map(|tensor| tensor.request());
-        Wanted::of(checkpoint, requests.collect())
+    pub(crate) fn all(checkpoint: &'a Checkpoint) -> Result<Wanted<'a>> {
+        let pieces = checkpoint.tensors().map(|tensor| Piece::whole(&tensor));
+        Ok(Wanted::of(checkpoint, pieces.collect::<Result<_>>()?))
     }
 
     /// These.
-    pub(crate) fn of(checkpoint: &'a Checkpoint, requests: Vec<Request>) -> Wanted<'a> {
+    pub(crate) fn of(checkpoint: &'a Checkpoint, pieces: Vec<Piece>) -> Wanted<'a> {
+        let mut requests = Vec::with_capacity(pieces.len());
+        let mut narrow = NarrowParts::new();
+        for piece in pieces {
+            narrow.extend(piece.narrow.map(|part| (requests.len(), part)));
+            requests.push(piece.request);
+        }
         Wanted {
             checkpoint,
             requests,
+            narrow,
             given: Given::default(),
         }
     }
@@ -54,25 +63,26 @@ impl<'a> Wanted<'a> {
         names: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Wanted<'a>> {
         let Some(names) = names else {
-            return Ok(Wanted::all(checkpoint));
+            return Wanted::all(checkpoint).map_err(|error| error::to_py(py, &error));
         };
         let find = |name: &str| {
             let tensor = checkpoint.tensor(name);
             tensor.map_err(|error| error::to_py(py, &error))
         };
-        let mut requests = Vec::new();
+        let mut pieces = Vec::new();
         if let Ok(parts) = names.cast::<PyMapping>() {
             for item in parts.items()?.iter() {
                 let (name, part) = item.extract::<(String, Bound<'_, PyAny>)>()?;
                 let tensor = find(&name)?;
-                requests.push(request_of(py, &tensor, &part)?);
+                pieces.push(piece_of(py, &tensor, &part)?);
             }
         } else {
             for name in names.try_iter()? {
-                requests.push(find(&name?.extract::<String>()?)?.request());
+                let piece = Piece::whole(&find(&name?.extract::<String>()?)?);
+                pieces.push(piece.map_err(|error| error::to_py(py, &error))?);
             }
         }
-        Ok(Wanted::of(checkpoint, requests))
+        Ok(Wanted::of(checkpoint, pieces))
     }
 
     /// The same with elements cast to `dtype` where they are floats.
@@ -105,9 +115,14 @@ impl<'a> Wanted<'a> {
             let Some(item) = given.get_item(tensor.name)? else {
                 continue;
             };
-            let range =
-                self.given
-                    .take(py, (number, request), &tensor, item.extract()?, targets)?;
+            let seat = Seat {
+                number,
+                request,
+                narrow: self.narrow.get(&number),
+            };
+            let range = self
+                .given
+                .take(py, seat, &tensor, item.extract()?, targets)?;
             ranges.extend(range);
         }
         refuse_overlap(ranges).map_err(|error| error::to_py(py, &error))?;
@@ -126,7 +141,11 @@ impl<'a> Wanted<'a> {
         let mut ranges = Vec::new();
         for (number, (mut request, item)) in items.into_iter().enumerate() {
             let tensor = plan.tensor(&request);
-            let seat = (number, &mut request);
+            let seat = Seat {
+                number,
+                request: &mut request,
+                narrow: None,
+            };
             ranges.extend(wanted.given.take(py, seat, &tensor, item, targets)?);
             wanted.requests.push(request);
         }
@@ -217,7 +236,7 @@ impl<'a> Wanted<'a> {
         targets: &Targets,
     ) -> PyResult<(Arc<LoadPlan>, Assembly, Numbered)> {
         let mut plan = self.checkpoint.plan();
-        let (requests, given) = (self.requests, self.given);
+        let (requests, given) = ((self.requests, self.narrow), self.given);
         let (assembly, memory) =
             Assembly::prepare(py, &mut plan, requests, given, placement, targets)?;
         Ok((Arc::new(plan), assembly, memory))
@@ -235,22 +254,32 @@ pub(crate) type Filled<'py> = (
     Option<Bound<'py, PyAny>>,
 );
 
+/// What a tensor to fill is for.
+struct Seat<'a> {
+    number: usize,
+    request: &'a mut Request,
+    narrow: Option<&'a NarrowSelection>,
+}
+
 impl Given {
     /// Adds the tensor that request `number` is to fill; its bytes, where that is done in place.
     fn take(
         &mut self,
         py: Python<'_>,
-        (number, request): (usize, &mut Request),
+        seat: Seat<'_>,
         tensor: &TensorInfo<'_>,
         item: Filled<'_>,
         targets: &Targets,
     ) -> PyResult<Option<(u64, u64)>> {
         let spec = item.0.get();
-        check_given(tensor, request, spec)
-            .map_err(|error| error::to_py(py, &error.with_tensor(tensor.name)))?;
-        request.dtype = Some(spec.dtype);
+        let checked = match seat.narrow {
+            Some(part) => check_narrow(part, spec),
+            None => check_given(tensor, seat.request, spec),
+        };
+        checked.map_err(|error| error::to_py(py, &error.with_tensor(tensor.name)))?;
+        seat.request.dtype = Some(spec.dtype);
         let range = (spec.data_ptr, spec.data_len as u64);
-        Ok(self.add(py, number, item, targets)?.then_some(range))
+        Ok(self.add(py, seat.number, item, targets)?.then_some(range))
     }
 
     /// Adds the tensor of request `number`; whether it is to be filled in place.
@@ -264,6 +293,7 @@ impl Given {
         let spec = spec.get();
         let maker = Maker::new(py, &framework, device.as_ref())?;
         let target = targets.find(py, &maker)?;
+        let is_copied = is_copied || spec.narrow.is_some();
         let memory = match (is_copied, device, target) {
             // SAFETY: the front end found the tensor dense and writable, `hold` keeps it alive, and no other buffer overlaps,
             // as `refuse_overlap` checks before any is used.
@@ -302,19 +332,18 @@ pub(crate) fn dtype_named(py: Python<'_>, name: &str) -> PyResult<Dtype> {
         })
 }
 
-/// All of `tensor`, or the part of it that an index or a rank's share says.
-fn request_of(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> PyResult<Request> {
-    let request = tensor.request();
+/// All of `tensor`, or the part of it that an index or a rank's share says. A share is of the tensor as it is stored.
+fn piece_of(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> PyResult<Piece> {
     if part.is_none() {
-        return Ok(request);
+        return Piece::whole(tensor).map_err(|error| error::to_py(py, &error));
     }
     let Ok(share) = part.cast::<Share>() else {
-        return Ok(request.part(selection(py, tensor, part)?));
+        return Ok(Piece::part(tensor, selection(py, tensor, part)?));
     };
     let info = tensor.info();
     match share.get().selection(info.dtype, info.shape) {
-        Ok(Some(selection)) => Ok(request.part(selection)),
-        Ok(None) => Ok(request),
+        Ok(Some(selection)) => Ok(Piece::stored(tensor.request().part(selection))),
+        Ok(None) => Ok(Piece::stored(tensor.request())),
         Err(error) => Err(error::to_py(py, &error.with_tensor(info.name))),
     }
 }
@@ -324,20 +353,24 @@ pub(crate) fn selection(
     py: Python<'_>,
     tensor: &Tensor<'_>,
     index: &Bound<'_, PyAny>,
-) -> PyResult<Selection> {
-    let info = tensor.info();
+) -> PyResult<Part> {
     let Asked::Basic(asked) = index::parse(index)? else {
         let message =
             "a slice takes integers, ranges, `...` and None; index the loaded tensor for more";
         return Err(error::new(py, ErrorKind::InvalidSlice, message));
     };
-    Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
-        .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))
+    Part::resolve(tensor, &asked, Bounds::Clamped)
+        .map_err(|error| error::to_py(py, &error.with_tensor(tensor.info().name)))
 }
 
 fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) -> Result<()> {
     let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
     let (dtype, shape) = (tensor.dtype, shape_of(tensor, request));
+    if let Some(Narrow::Values(given)) = spec.narrow {
+        return invalid(format!(
+            "the tensor to fill has dtype {given}, to which {dtype} cannot be cast"
+        ));
+    }
     if spec.shape != shape {
         let given = &spec.shape;
         return invalid(format!(
@@ -351,6 +384,25 @@ fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) ->
         ));
     }
     Ok(())
+}
+
+fn check_narrow(part: &NarrowSelection, spec: &TensorSpec) -> Result<()> {
+    let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
+    if spec.shape != part.shape() {
+        let (given, shape) = (&spec.shape, part.shape());
+        return invalid(format!(
+            "the tensor to fill has shape {given:?}, not {shape:?}"
+        ));
+    }
+    let dtype = part.dtype();
+    let given = match spec.narrow {
+        Some(Narrow::Values(given)) if given == dtype => return Ok(()),
+        Some(Narrow::Values(given)) => given.to_string(),
+        _ => spec.dtype.to_string(),
+    };
+    invalid(format!(
+        "the tensor to fill has dtype {given}, to which {dtype} cannot be cast"
+    ))
 }
 
 /// # Safety

@@ -143,6 +143,7 @@ fn describe(
         data_ptr,
         data_len,
         device: None,
+        narrow: None,
     }))
 }
 

@@ -2,11 +2,12 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyEllipsis, PyInt, PySlice, PyTuple};
-use tensorhold::{Bounds, Checkpoint, ErrorKind, Index, Selection, Tensor};
+use tensorhold::{Bounds, Checkpoint, ErrorKind, Index, Tensor};
 
 use crate::error;
 use crate::index::{self, Asked};
 use crate::load::Wanted;
+use crate::narrow::{Part, Piece, type_and_shape};
 use crate::safe_open::find;
 
 /// What `plan` names: a tensor whole for None, else the part that a slice, or a tuple of slices, selects. In the order of the file.
@@ -15,27 +16,26 @@ pub(crate) fn wanted<'a>(
     checkpoint: &'a Checkpoint,
     plan: &Bound<'_, PyDict>,
 ) -> PyResult<Wanted<'a>> {
-    let mut requests = Vec::with_capacity(plan.len());
+    let mut pieces = Vec::with_capacity(plan.len());
     for (name, part) in plan.iter() {
         let name: String = name
             .extract()
             .map_err(|_| refused(py, "prefetch plan keys must be tensor names"))?;
         let tensor = find(py, checkpoint, &name)?;
-        requests.push(match part.is_none() {
-            true => tensor.request(),
-            false => tensor.request().part(selection(py, &tensor, &part)?),
+        pieces.push(match part.is_none() {
+            true => Piece::whole(&tensor).map_err(|error| error::to_py(py, &error))?,
+            false => Piece::part(&tensor, selection(py, &tensor, &part)?),
         });
     }
-    if requests.is_empty() {
+    if pieces.is_empty() {
         return Err(refused(py, "prefetch plan selects no tensors"));
     }
-    requests.sort_by_key(|request| request.tensor);
-    Ok(Wanted::of(checkpoint, requests))
+    pieces.sort_by_key(|piece| piece.request.tensor);
+    Ok(Wanted::of(checkpoint, pieces))
 }
 
-fn selection(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> PyResult<Selection> {
-    let info = tensor.info();
-    let name = info.name;
+fn selection(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> PyResult<Part> {
+    let (name, (_, shape)) = (tensor.info().name, type_and_shape(tensor));
     let is_slices = match part.cast::<PyTuple>() {
         Ok(parts) => parts.iter().all(|part| {
             part.is_instance_of::<PySlice>()
@@ -53,7 +53,7 @@ fn selection(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> Py
             ),
         ));
     }
-    if info.shape.is_empty() {
+    if shape.is_empty() {
         return Err(refused(
             py,
             format!("cannot slice rows of the 0-d tensor {name}"),
@@ -69,9 +69,9 @@ fn selection(py: Python<'_>, tensor: &Tensor<'_>, part: &Bound<'_, PyAny>) -> Py
         }
     };
     if !part.is_instance_of::<PyTuple>() {
-        check_rows(py, name, &asked, info.shape[0])?;
+        check_rows(py, name, &asked, shape[0])?;
     }
-    Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped).map_err(|error| {
+    Part::resolve(tensor, &asked, Bounds::Clamped).map_err(|error| {
         refused(
             py,
             format!(

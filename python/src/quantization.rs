@@ -204,7 +204,7 @@ impl Finding {
 #[pyclass(frozen, module = "tensorhold._native")]
 pub(crate) struct Logical {
     #[pyo3(get)]
-    dtype: &'static str,
+    dtype: String,
     shape: Vec<u64>,
     #[pyo3(get)]
     scheme: Option<&'static str>,
@@ -213,7 +213,10 @@ pub(crate) struct Logical {
 impl Logical {
     pub(crate) fn of(logical: tensorhold::Logical) -> Logical {
         Logical {
-            dtype: logical.dtype.name(),
+            dtype: match logical.narrow {
+                Some(narrow) => narrow.to_string(),
+                None => logical.dtype.name().to_owned(),
+            },
             shape: logical.shape,
             scheme: logical.scheme.map(tensorhold::SchemeName::name),
         }

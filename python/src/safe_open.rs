@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tensorhold::{
-    Backend, Bounds, Checkpoint, Error, ErrorKind, Index, OpenOptions, Rules, Selection, Tensor,
+    Backend, Bounds, Checkpoint, Error, ErrorKind, Index, OpenOptions, Rules, Tensor,
     TransferOptions,
 };
 
@@ -17,6 +17,7 @@ use crate::framework::{Framework, Ownership};
 use crate::index::{self, Asked};
 use crate::load::Wanted;
 use crate::loader::Loader;
+use crate::narrow::{Part, type_and_shape};
 use crate::on_device::Targets;
 use crate::placement::Placement;
 use crate::prefetch;
@@ -151,7 +152,7 @@ impl Opened {
     ) -> PyResult<Loader> {
         let placement = Placement::of(py, &self.maker, device)?;
         let wanted = match plan {
-            None => Wanted::all(&self.checkpoint),
+            None => Wanted::all(&self.checkpoint).map_err(|error| error::to_py(py, &error))?,
             Some(plan) => prefetch::wanted(py, &self.checkpoint, plan)?,
         };
         for dtype in wanted.dtypes() {
@@ -168,7 +169,7 @@ impl Opened {
         let ownership = self.maker.framework.drop_in_ownership();
         let is_read = ownership == Ownership::Own || self.checkpoint.files()[0].map().is_none();
         if is_read || self.single().sends(py)? {
-            let wanted = Wanted::all(&self.checkpoint);
+            let wanted = Wanted::all(&self.checkpoint).map_err(|error| error::to_py(py, &error))?;
             let placement = self.maker.clone().into();
             let options = TransferOptions::default();
             let loaded = wanted.load(py, &placement, &self.targets, options, None)?;
@@ -344,12 +345,12 @@ pub(crate) struct PySafeSlice {
 impl PySafeSlice {
     /// Returns the shape of the whole tensor.
     fn get_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.opened.tensor(py, &self.name)?.info().shape)
+        PyList::new(py, type_and_shape(&self.opened.tensor(py, &self.name)?).1)
     }
 
     /// Returns the name of the tensor's dtype in the file, such as "F32".
-    fn get_dtype(&self, py: Python<'_>) -> PyResult<&'static str> {
-        Ok(self.opened.tensor(py, &self.name)?.info().dtype.name())
+    fn get_dtype(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(type_and_shape(&self.opened.tensor(py, &self.name)?).0)
     }
 
     fn __getitem__<'py>(
@@ -374,7 +375,7 @@ impl PySafeSlice {
         index: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let info = tensor.info();
-        let sub_byte = info.dtype.width_bytes().is_none();
+        let sub_byte = info.dtype.width_bytes().is_none() || tensor.narrow().is_some();
         let rises =
             |part: &Index| !matches!(part, Index::Range { step: Some(step), .. } if *step <= 0);
         let single = self.opened.single();
@@ -382,9 +383,9 @@ impl PySafeSlice {
             && let Asked::Basic(asked) = index::parse(index)?
             && (sub_byte || asked.iter().all(rises))
         {
-            let selection = Selection::resolve(info.dtype, info.shape, &asked, Bounds::Clamped)
+            let part = Part::resolve(tensor, &asked, Bounds::Clamped)
                 .map_err(|error| error::to_py(py, &error.with_tensor(info.name)))?;
-            return single.part(py, tensor, selection);
+            return single.part(py, tensor, part);
         }
         single.whole(py, tensor, Ownership::View)?.get_item(index)
     }
@@ -417,18 +418,17 @@ impl PySafeSlice {
                 }
             }
         };
-        let selection = Selection::resolve(info.dtype, info.shape, &asked, Bounds::Checked)
-            .map_err(|error| {
-                let message = match error.message() {
-                    words if words.starts_with("index ") => format!(
-                        "Error during slicing {} with shape {:?}: {words}",
-                        index::display(&asked),
-                        info.shape
-                    ),
-                    words => words.to_owned(),
-                };
-                error::with_message(py, &error.with_tensor(info.name), &message)
-            })?;
-        self.opened.maker.part(py, tensor, selection)
+        let part = Part::resolve(tensor, &asked, Bounds::Checked).map_err(|error| {
+            let message = match error.message() {
+                words if words.starts_with("index ") => format!(
+                    "Error during slicing {} with shape {:?}: {words}",
+                    index::display(&asked),
+                    type_and_shape(tensor).1
+                ),
+                words => words.to_owned(),
+            };
+            error::with_message(py, &error.with_tensor(info.name), &message)
+        })?;
+        self.opened.maker.part(py, tensor, part)
     }
 }

@@ -10,6 +10,7 @@ use tensorhold::{
 };
 
 use crate::error;
+use crate::narrow;
 use crate::spec::{Named, Queues, TensorSpec, borrow, metadata_of};
 
 /// Writes one file, or shards with an index, and returns the paths written. A list is laid out before it is written; an iterator is
@@ -69,9 +70,10 @@ struct Request {
 impl Request {
     fn save_list(&self, py: Python<'_>, items: &Bound<'_, PyList>) -> PyResult<Vec<PathBuf>> {
         let named = Named::of_items(items)?;
+        let metadata = narrow::described(&named, self.metadata.clone());
         let total = named.size_bytes();
         let mut raised = None;
-        let written = py.detach(|| self.write_list(&named, total, &mut raised));
+        let written = py.detach(|| self.write_list(&named, &metadata, total, &mut raised));
         match raised {
             Some(raised) => Err(raised),
             None => written.map_err(|error| error::to_py(py, &error)),
@@ -81,13 +83,14 @@ impl Request {
     fn write_list(
         &self,
         named: &Named,
+        metadata: &Option<Vec<(String, String)>>,
         total: u64,
         raised: &mut Option<PyErr>,
     ) -> Result<Vec<PathBuf>> {
         let queues = named.queues()?;
         // SAFETY: every item carries the object that keeps its bytes alive, and the list outlives this call.
         let views = unsafe { named.views(&queues)? };
-        let metadata = borrow(&self.metadata);
+        let metadata = borrow(metadata);
         let metadata = metadata.as_deref();
         let mut progress = |done: u64| {
             self.report(done, Some(total))
@@ -128,6 +131,7 @@ impl Request {
             let (name, spec, _hold) =
                 item?.extract::<(String, Bound<'_, TensorSpec>, Bound<'_, PyAny>)>()?;
             let spec = spec.get();
+            narrow::describe(&mut writer, self.metadata.as_deref(), &name, spec);
             let pushed = py.detach(|| {
                 if let Some(device) = spec.device {
                     queues.add(device)?;

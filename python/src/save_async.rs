@@ -13,6 +13,7 @@ use tensorhold::{
 };
 
 use crate::error;
+use crate::narrow;
 use crate::save::{parse_durability, stopped};
 use crate::spec::{Named, borrow, metadata_of};
 
@@ -62,7 +63,7 @@ pub(crate) fn save_async(
         memory_limit_bytes: memory_limit,
     };
     let named = Named::of_items(items)?;
-    let metadata = metadata_of(metadata)?;
+    let metadata = narrow::described(&named, metadata_of(metadata)?);
     let save = Arc::new(Save::new());
     lock(&GOING_ON).push(Arc::clone(&save));
     let total = named.size_bytes();

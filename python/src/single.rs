@@ -1,10 +1,12 @@
 //! Single tensors of an open checkpoint.
 
 use pyo3::prelude::*;
-use tensorhold::{Checkpoint, Request, Selection, Tensor, TransferOptions};
+use tensorhold::{Checkpoint, Result, Tensor, TransferOptions};
 
+use crate::error;
 use crate::framework::Ownership;
 use crate::load::Wanted;
+use crate::narrow::{Part, Piece};
 use crate::on_device::Targets;
 use crate::tensors::Maker;
 
@@ -24,7 +26,7 @@ impl Single<'_> {
         ownership: Ownership,
     ) -> PyResult<Bound<'py, PyAny>> {
         let size_bytes = tensor.info().size_bytes();
-        match self.sent(py, size_bytes, || tensor.request())? {
+        match self.sent(py, size_bytes, || Piece::whole(tensor))? {
             Some(sent) => Ok(sent),
             None => self.maker.whole(py, tensor, ownership),
         }
@@ -35,12 +37,12 @@ impl Single<'_> {
         &self,
         py: Python<'py>,
         tensor: &Tensor<'_>,
-        selection: Selection,
+        part: Part,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let request = || tensor.request().part(selection.clone());
-        match self.sent(py, selection.size_bytes(), request)? {
+        let piece = || Ok(Piece::part(tensor, part.clone()));
+        match self.sent(py, part.stored().size_bytes(), piece)? {
             Some(sent) => Ok(sent),
-            None => self.maker.part(py, tensor, selection),
+            None => self.maker.part(py, tensor, part),
         }
     }
 
@@ -54,13 +56,14 @@ impl Single<'_> {
         &self,
         py: Python<'py>,
         size_bytes: u64,
-        request: impl FnOnce() -> Request,
+        piece: impl FnOnce() -> Result<Piece>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let target = self.targets.find_for(py, self.maker, size_bytes)?;
         if target.is_none() {
             return Ok(None);
         }
-        let wanted = Wanted::of(self.checkpoint, vec![request()]);
+        let piece = piece().map_err(|error| error::to_py(py, &error))?;
+        let wanted = Wanted::of(self.checkpoint, vec![piece]);
         let placement = self.maker.clone().into();
         let options = TransferOptions::default();
         let (tensors, _) = wanted.load(py, &placement, self.targets, options, None)?;

@@ -7,11 +7,12 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use tensorhold::{
-    CopyQueue, DeviceView, Dtype, Durability, Error, ErrorKind, RawStream, Result, Runtime,
-    SaveOptions, TensorData, TensorSpec as CoreSpec, TensorView, save_views,
+    CopyQueue, DeviceView, Dtype, Durability, Error, ErrorKind, NarrowInt, RawStream, Result,
+    Runtime, SaveOptions, TensorData, TensorSpec as CoreSpec, TensorView, save_views,
 };
 
 use crate::error;
+use crate::narrow::{self, Narrow};
 
 /// Describes one tensor to save: dtype, shape and where its bytes lie.
 ///
@@ -25,6 +26,8 @@ pub(crate) struct TensorSpec {
     pub(crate) data_len: usize,
     /// Of which device `data_ptr` is an address; the host's where it is `None`.
     pub(crate) device: Option<OnDevice>,
+    /// What the bytes are of integers narrower than a byte.
+    pub(crate) narrow: Option<Narrow>,
 }
 
 /// A device, and the stream that what is on it comes from.
@@ -58,7 +61,12 @@ impl TensorSpec {
         data_ptr: u64,
         data_len: usize,
     ) -> PyResult<Self> {
-        let Some(known) = parse_dtype(dtype) else {
+        let narrow = NarrowInt::from_framework_name(dtype);
+        let known = match narrow {
+            Some(_) => Some(Dtype::U8),
+            None => parse_dtype(dtype),
+        };
+        let Some(known) = known else {
             let names: Vec<&str> = Dtype::ALL
                 .into_iter()
                 .filter_map(Dtype::framework_name)
@@ -81,6 +89,7 @@ impl TensorSpec {
             data_ptr,
             data_len,
             device: None,
+            narrow: narrow.map(Narrow::Values),
         })
     }
 
@@ -149,6 +158,9 @@ impl TensorSpec {
             dtype: self.dtype,
             shape: &self.shape,
         };
+        if let Some(Narrow::Values(dtype)) = self.narrow {
+            return Err(not_packed(dtype).with_tensor(name));
+        }
         // SAFETY: the caller's promise.
         let data = unsafe { self.data(queues) };
         let data = data.map_err(|error| error.with_tensor(name))?;
@@ -157,7 +169,7 @@ impl TensorSpec {
 
     /// # Safety
     /// As for `view`.
-    unsafe fn data<'a>(&'a self, queues: &'a Queues) -> Result<TensorData<'a>> {
+    pub(crate) unsafe fn data<'a>(&'a self, queues: &'a Queues) -> Result<TensorData<'a>> {
         if self.data_len == 0 {
             return Ok(TensorData::Host(&[]));
         }
@@ -179,6 +191,11 @@ impl TensorSpec {
         // for all that they copy.
         Ok(unsafe { DeviceView::from_raw(queue, address, self.data_len) }.into())
     }
+}
+
+fn not_packed(dtype: NarrowInt) -> Error {
+    let message = format!("integers of {dtype} are stored packed, and these are not");
+    Error::new(ErrorKind::InvalidTensor, message).with_hint("describe what `pack` gives")
 }
 
 /// The ways from the devices that tensors lie on.
@@ -331,7 +348,7 @@ pub(crate) fn serialize<'py>(
     metadata: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let named = Named::of(tensor_dict)?;
-    let metadata = metadata_of(metadata)?;
+    let metadata = narrow::described(&named, metadata_of(metadata)?);
     let bytes = py.detach(|| {
         let metadata = borrow(&metadata);
         let queues = named.queues()?;
@@ -353,7 +370,7 @@ pub(crate) fn serialize_file(
     metadata: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let named = Named::of(tensor_dict)?;
-    let metadata = metadata_of(metadata)?;
+    let metadata = narrow::described(&named, metadata_of(metadata)?);
     let written = py.detach(|| {
         let metadata = borrow(&metadata);
         let queues = named.queues()?;

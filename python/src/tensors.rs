@@ -3,12 +3,13 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use tensorhold::{Dtype, Error, Result, Selection, Tensor};
+use tensorhold::{Bounds, Buffer, Dtype, Error, Result, Selection, Tensor};
 
 use crate::device::Device;
 use crate::error;
 use crate::framework::{Framework, Ownership};
 use crate::memory::Memory;
+use crate::narrow::Part;
 use crate::{ndarray, torch};
 
 /// What kind of tensors are made, and where.
@@ -97,6 +98,11 @@ impl Maker {
         tensor: &Tensor<'_>,
         ownership: Ownership,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(narrow) = tensor.narrow() {
+            let part = narrow.select(&[], Bounds::Clamped);
+            let part = part.map_err(|error| error::to_py(py, &error))?;
+            return self.part(py, tensor, Part::Narrow(part));
+        }
         let info = tensor.info();
         let memory = match ownership {
             Ownership::View => view(py, tensor),
@@ -111,11 +117,17 @@ impl Maker {
         &self,
         py: Python<'py>,
         tensor: &Tensor<'_>,
-        selection: Selection,
+        part: Part,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let shape = selection.shape().to_vec();
-        let memory = read(py, tensor, selection).map_err(|error| error::to_py(py, &error))?;
-        self.make(py, memory, tensor.info().dtype, &shape)
+        let buffer = read(py, tensor, part.stored().clone());
+        let buffer = buffer.map_err(|error| error::to_py(py, &error))?;
+        match &part {
+            Part::Narrow(narrow) => self.make_narrow(py, &buffer, narrow),
+            Part::Plain(selection) => {
+                let memory = Memory::of_owned(buffer);
+                self.make(py, memory, tensor.info().dtype, selection.shape())
+            }
+        }
     }
 }
 
@@ -146,7 +158,7 @@ fn view(py: Python<'_>, tensor: &Tensor<'_>) -> Result<Memory> {
 fn own(py: Python<'_>, tensor: &Tensor<'_>) -> Result<Memory> {
     let info = tensor.info();
     let selection = Selection::whole(info.dtype, info.shape)?;
-    read(py, tensor, selection)
+    read(py, tensor, selection).map(Memory::of_owned)
 }
 
 /// Fewer bytes are copied out of a map sooner than the interpreter is let go of and taken again.
@@ -156,25 +168,26 @@ const AT_ONCE_BYTES: u64 = 64 << 10;
 const TOGETHER_BYTES: u64 = 1 << 20;
 
 /// Reads into memory of its own without holding the interpreter, in the machine's byte order.
-fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: Selection) -> Result<Memory> {
+fn read(py: Python<'_>, tensor: &Tensor<'_>, selection: Selection) -> Result<Buffer> {
     let width = alignment(tensor.info().dtype);
     let size_bytes = selection.size_bytes();
     if size_bytes >= TOGETHER_BYTES {
         let mut buffer = py.detach(|| tensor.load(selection))?;
         to_native_order(&mut buffer, width);
-        return Ok(Memory::of_owned(buffer));
+        return Ok(buffer);
     }
-    let fill = |into: &mut [u8]| {
-        tensor.read_into(&selection, into)?;
-        to_native_order(into, width);
-        Ok(())
+    let fill = || {
+        let mut buffer = Buffer::allocate(size_bytes)?;
+        tensor.read_into(&selection, &mut buffer)?;
+        to_native_order(&mut buffer, width);
+        Ok(buffer)
     };
     let read = match tensor.file().source().as_bytes().is_some() && size_bytes < AT_ONCE_BYTES {
-        true => Memory::filled(size_bytes, fill),
-        false => py.detach(|| Memory::filled(size_bytes, fill)),
+        true => fill(),
+        false => py.detach(fill),
     };
     let path = tensor.file().path().to_string_lossy();
-    read.map_err(|error| error.with_file(path).with_tensor(tensor.info().name))
+    read.map_err(|error: Error| error.with_file(path).with_tensor(tensor.info().name))
 }
 
 /// The file's little-endian numbers of `width` bytes in the machine's order.

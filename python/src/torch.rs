@@ -114,7 +114,7 @@ impl Taker {
 
 /// Whether this PyTorch has a type for `dtype`.
 pub(crate) fn has(py: Python<'_>, dtype: Dtype) -> PyResult<bool> {
-    Ok(torch(py)?.types[dtype as usize].is_some())
+    Ok(torch(py)?.types[carrier(dtype) as usize].is_some())
 }
 
 /// A tensor over `memory`, which it keeps alive, with a storage of its own.
@@ -136,7 +136,8 @@ pub(crate) fn tensor<'py>(
         return empty?.call_method1(intern!(py, "reshape"), (PyTuple::new(py, shape.iter())?,));
     }
     if *direct {
-        let data_type = DataType::of(dtype).expect("a type that was carried has DLPack's words");
+        let data_type =
+            DataType::of(carrier(dtype)).expect("a type that was carried has DLPack's words");
         return torch.taker.tensor(py, memory, data_type, shape);
     }
     let n_bytes = Dims::one(i64::try_from(memory.len())?);
@@ -163,13 +164,23 @@ pub(crate) fn empty<'py>(
 
 /// PyTorch's type for `dtype`.
 fn type_of(py: Python<'_>, dtype: Dtype) -> PyResult<&Type> {
-    torch(py)?.types[dtype as usize].as_ref().ok_or_else(|| {
-        let message = format!("this PyTorch has no type for {dtype}");
-        error::new(py, ErrorKind::InvalidArgument, message)
-    })
+    torch(py)?.types[carrier(dtype) as usize]
+        .as_ref()
+        .ok_or_else(|| {
+            let message = format!("this PyTorch has no type for {dtype}");
+            error::new(py, ErrorKind::InvalidArgument, message)
+        })
 }
 
-/// The shape that PyTorch stores: F4 lies in pairs along the last dimension.
+/// The type that stands for `dtype` in PyTorch, which has none of 6 bits: their bytes are given as they are packed.
+fn carrier(dtype: Dtype) -> Dtype {
+    match dtype {
+        Dtype::F6_E2M3 | Dtype::F6_E3M2 => Dtype::U8,
+        other => other,
+    }
+}
+
+/// The shape that PyTorch stores: F4 lies in pairs along the last dimension, F6 in groups of four, which are three bytes.
 fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Dims> {
     let mut dims = Dims::of(shape, i64::try_from).map_err(|_| {
         let message = format!("PyTorch counts dimensions below 2^63: got {shape:?}");
@@ -181,6 +192,17 @@ fn storage_shape(py: Python<'_>, dtype: Dtype, shape: &[u64]) -> PyResult<Dims> 
             _ => {
                 let message = format!(
                     "f4_x2 dtype requires that the last dim be divisible by 2 in torch: got {shape:?}"
+                );
+                return Err(error::new(py, ErrorKind::Misaligned, message));
+            }
+        }
+    }
+    if let Dtype::F6_E2M3 | Dtype::F6_E3M2 = dtype {
+        match dims.last_mut() {
+            Some(last) if *last % 4 == 0 => *last = *last / 4 * 3,
+            _ => {
+                let message = format!(
+                    "{dtype} is given as packed bytes in torch, so the last dim must be divisible by 4: got {shape:?}"
                 );
                 return Err(error::new(py, ErrorKind::Misaligned, message));
             }
@@ -323,6 +345,7 @@ fn describe(
             data_ptr,
             data_len,
             device,
+            narrow: None,
         },
         storage_ptr,
     }))

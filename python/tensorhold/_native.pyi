@@ -7,6 +7,9 @@
 #       the numpy dtype of a byte-wide type (`"BF16"` -> ml_dtypes' bfloat16).
 #   tensorhold.numpy._unpack(packed, code, shape)
 #       an array of the logical shape out of packed bytes (1-d, uint8): F4, F6_E2M3, F6_E3M2.
+#   tensorhold.<torch|numpy|flax|tensorflow|mlx|paddle>._narrow(name)
+#       the framework's type of integers narrower than a byte (`"int4"`) that tensors of U8 (torch)
+#       or arrays of it (NumPy's type) are viewed as; None where it has none.
 #   tensorhold.<flax|tensorflow|mlx|paddle>._from_numpy(array, code, device)
 #       the framework's tensor out of an array that one of the two functions above has typed.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -52,6 +55,7 @@ __all__ = [
     "numpy_flatten",
     "on_device",
     "open_foreign",
+    "pack",
     "pinned_memory",
     "quantize",
     "repack",
@@ -83,7 +87,8 @@ class _NamedFile(Protocol):
 @final
 class TensorSpec:
     def __new__(cls, *, dtype: str, shape: Sequence[int], data_ptr: int, data_len: int) -> Self: ...
-    # `dtype` takes a framework's name. `float4_e2m1fn_x2` doubles the last dimension;
+    # `dtype` takes a framework's name. That of integers narrower than a byte (`int4`) describes
+    # values, one to a byte, which `pack` packs. `float4_e2m1fn_x2` doubles the last dimension;
     # `float4_e2m1fn`, `float6_e2m3fn` and `float6_e3m2fn` take the logical shape. Bytes are packed.
     @property
     def dtype(self) -> str: ...
@@ -163,6 +168,10 @@ class _safe_open_handle:
         device: Any = None,
         threads: int | None = None,
     ) -> PrefetchLoader: ...
+
+# The packed bytes of a description of integers narrower than a byte, and what keeps these alive.
+# `name` is what errors call the tensor.
+def pack(spec: TensorSpec, name: str) -> tuple[TensorSpec, object]: ...
 
 # The same description, of bytes on a device of CUDA or HIP, written by what `stream` was given.
 def on_device(spec: TensorSpec, ordinal: int, stream: int) -> TensorSpec: ...

@@ -120,6 +120,13 @@ def _from_numpy(array: npt.NDArray[Any], dtype_code: str, device: str = "cpu") -
         raise DtypeError(message, kind="UnsupportedDtype") from error
 
 
+def _narrow(name: str) -> Any:
+    """NumPy's type for the integers narrower than a byte that JAX calls so, if it has them."""
+    # It has a name for those of one bit, but makes no arrays of them.
+    is_held = hasattr(jnp, name) and name not in ("int1", "uint1")
+    return numpy._narrow(name) if is_held else None
+
+
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
     """The numbers of `tensor`, not copied where they lie in host memory."""
     return np.asarray(tensor)

@@ -121,6 +121,10 @@ def _from_numpy(array: npt.NDArray[Any], dtype_code: str, device: str = "cpu") -
     return mx.array(array)
 
 
+def _narrow(_name: str) -> None:
+    """MLX has no integers narrower than a byte."""
+
+
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
     """The numbers of `tensor`, not copied."""
     if tensor.dtype == mx.bfloat16:

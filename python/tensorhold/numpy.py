@@ -1,7 +1,8 @@
 """NumPy arrays in safetensors files: `save`, `save_file`, `load`, `load_file`.
 
-With the package `ml_dtypes` every type of the format has an array type. Types narrower than a byte
-lie packed in the file and one element to a byte in the array: an array has its logical shape.
+With the package `ml_dtypes` every type of the format has an array type, and so have integers of 1,
+2 and 4 bits, which files keep packed in tensors of U8. Types narrower than a byte lie packed in the
+file and one element to a byte in the array: an array has its logical shape.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tensorhold._native import (
     deserialize,
     load_bytes,
     numpy_flatten,
+    pack,
     safe_open,
     serialize,
     serialize_file,
@@ -73,6 +75,9 @@ _ML_DTYPES = {
     "F6_E3M2": "float6_e3m2fn",
     "F4": "float4_e2m1fn",
 }
+
+# Integers narrower than a byte, which `ml_dtypes` has one to a byte and files packed.
+_NARROW = frozenset({"int1", "int2", "int4", "uint1", "uint2", "uint4"})
 
 # Elements per group, and bytes that a group takes in the file: the first element lies lowest.
 _GROUPS = {
@@ -194,6 +199,17 @@ def _add_ml_dtypes() -> None:
             _TYPES.setdefault(code, getattr(ml_dtypes, name))
 
 
+def _narrow(name: str) -> Any:
+    """The type of integers narrower than a byte that `ml_dtypes` calls so, if it is there."""
+    if name not in _NARROW:
+        return None
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return getattr(ml_dtypes, name, None)
+
+
 def _no_dtype(code: str) -> DtypeError:
     if code in _ML_DTYPES:
         hint = "install `ml_dtypes`, which brings the type to numpy"
@@ -228,7 +244,8 @@ def _describe_writable(name: str, array: Array) -> View | None:
     _describe(name, array.reshape(-1)[:0] if array.flags.c_contiguous else array[..., :0])
     place = Place(array.ctypes.data, array.shape, array.strides, array.itemsize)
     first, end = span(place)
-    is_stored_so = array.dtype.name not in _GROUPS and array.dtype.isnative
+    is_packed = array.dtype.name in _GROUPS or array.dtype.name in _NARROW
+    is_stored_so = not is_packed and array.dtype.isnative
     spec = TensorSpec(
         dtype=array.dtype.name,
         shape=array.shape,
@@ -239,8 +256,8 @@ def _describe_writable(name: str, array: Array) -> View | None:
     return View(spec, place, is_dense, lambda made: np.copyto(array, made, casting="equiv"))
 
 
-def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:
-    """What the writer needs to know of `array`, and the array that holds the bytes to write."""
+def _describe(name: str, array: object) -> tuple[TensorSpec, object]:
+    """What the writer needs to know of `array`, and what holds the bytes to write."""
     if not isinstance(array, np.ndarray | np.generic):
         raise InvalidTensorError(
             f"Key `{name}` is invalid, expected np.ndarray but received {type(array)}",
@@ -272,7 +289,7 @@ def _describe(name: str, array: object) -> tuple[TensorSpec, Array]:
     except SafetensorError as error:
         message = f"array `{name}` has dtype {array.dtype}, which the format cannot hold"
         raise DtypeError(message, kind="UnsupportedDtype", tensor=name) from error
-    return spec, dense
+    return pack(spec, name) if dense.dtype.name in _NARROW else (spec, dense)
 
 
 def _pack(array: Array) -> Array:

@@ -193,6 +193,10 @@ def _from_numpy(array: npt.NDArray[Any], dtype_code: str, device: str = "cpu") -
     return paddle.to_tensor(array.view(carrier), place=place).view(dtype)
 
 
+def _narrow(_name: str) -> None:
+    """Paddle has no integers narrower than a byte."""
+
+
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
     """The numbers of `tensor`."""
     array = tensor.detach().cpu().numpy()

@@ -115,6 +115,15 @@ def _from_numpy(array: npt.NDArray[Any], dtype_code: str, device: str = "cpu") -
         raise DtypeError(message, kind="UnsupportedDtype") from error
 
 
+def _narrow(name: str) -> Any:
+    """NumPy's type for the narrow integers that TensorFlow calls so, if it has them."""
+    try:
+        tf.as_dtype(name)
+    except TypeError:
+        return None
+    return numpy._narrow(name)
+
+
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
     """The numbers of `tensor`."""
     return tensor.numpy()

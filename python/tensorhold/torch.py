@@ -21,6 +21,7 @@ from tensorhold._native import (
     deserialize,
     load_bytes,
     on_device,
+    pack,
     safe_open,
     serialize,
     serialize_file,
@@ -95,6 +96,14 @@ _TYPES: dict[str, Any] = {
         "F4": _float4_e2m1_x2,
     }.items()
     if dtype is not None
+}
+
+# Integers narrower than a byte, which lie one to a byte here and packed in files.
+_NARROW: dict[Any, str] = {
+    getattr(torch, name): name
+    for prefix in ("int", "uint")
+    for width in range(1, 8)
+    if hasattr(torch, name := f"{prefix}{width}")
 }
 
 _SIZE: dict[Any, int] = {dtype: dtype.itemsize for dtype in _TYPES.values()}
@@ -309,6 +318,11 @@ def _getdtype(dtype_str: str) -> torch.dtype:
         raise DtypeError(message, kind="UnsupportedDtype") from None
 
 
+def _narrow(name: str) -> torch.dtype | None:
+    """The type of integers narrower than a byte that this torch calls so, if it has it."""
+    return getattr(torch, name, None)
+
+
 def _view2torch(safeview: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, torch.Tensor]:
     result = {}
     for name, view in safeview:
@@ -456,11 +470,13 @@ def _check_contiguous(name: str, tensor: torch.Tensor) -> None:
 
 def _describe(
     name: str, tensor: torch.Tensor, _place: tuple[int, int] | None = None
-) -> tuple[TensorSpec, torch.Tensor]:
-    """What the writer needs to know of `tensor`, and the tensor that holds the bytes to write.
+) -> tuple[TensorSpec, object]:
+    """What the writer needs to know of `tensor`, and what holds the bytes to write.
 
     `_place` is the device and the stream that the tensor is taken to be of.
     """
+    if tensor.dtype in _NARROW:
+        return _describe_narrow(name, tensor)
     if _place is None and tensor.device.type == "cuda" and _is_plain(tensor):
         ordinal = tensor.get_device()
         stream = torch_stream(ordinal)
@@ -473,6 +489,19 @@ def _describe(
         data_len=dense.nelement() * dense.element_size(),
     )
     return spec if _place is None else on_device(spec, *_place), dense
+
+
+def _describe_narrow(name: str, tensor: torch.Tensor) -> tuple[TensorSpec, object]:
+    _refuse_without_bytes(name, tensor)
+    # PyTorch copies and casts no type of these.
+    dense = _host_bytes(name, tensor.detach().view(torch.uint8))
+    values = TensorSpec(
+        dtype=_NARROW[tensor.dtype],
+        shape=tuple(tensor.shape),
+        data_ptr=dense.data_ptr(),
+        data_len=dense.nelement(),
+    )
+    return pack(values, name)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -509,7 +538,8 @@ def _describe_writable(name: str, tensor: torch.Tensor) -> View | None:
     )
     device = _copied_to(tensor)
     # To other devices PyTorch brings what was made on the host.
-    is_dense = tensor.is_contiguous() and (device is not None or tensor.device.type == "cpu")
+    is_reached = device is not None or tensor.device.type == "cpu"
+    is_dense = tensor.is_contiguous() and is_reached and tensor.dtype not in _NARROW
     return View(spec, place, is_dense, lambda made: _fill(tensor, made), device)
 
 
@@ -523,6 +553,8 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _fill(tensor: torch.Tensor, made: torch.Tensor) -> None:
+    if tensor.dtype in _NARROW:
+        tensor, made = tensor.view(torch.uint8), made.view(torch.uint8)
     if tensor.device.type != "cpu":
         tensor.copy_(made)
         return

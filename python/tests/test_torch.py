@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cases import DTYPES, SHAPES, one
+from cases import DTYPES, SHAPES, one, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,9 +66,18 @@ def test_the_peer_reads_and_writes_the_same_file(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["F6_E2M3", "F6_E3M2"])
-def test_a_dtype_that_torch_lacks_is_named(code: str) -> None:
-    with pytest.raises(SafetensorError, match=code):
-        ours.load(one(code, (8,)))
+def test_six_bits_are_given_as_packed_bytes(code: str) -> None:
+    pathlib.Path("six.safetensors").write_bytes(one(code, (2, 8)))
+    with tensorhold.open("six.safetensors") as checkpoint:
+        whole = checkpoint["t"]
+        assert whole.dtype == torch.uint8 and whole.shape == (2, 6)
+        assert whole.numpy().tobytes() == values(code, 16)
+        assert same(checkpoint.load()["t"], whole)
+        assert same(checkpoint.slice("t")[1, 4:], whole[1, 3:])
+        with pytest.raises(SafetensorError, match="last dim must be divisible by 4"):
+            checkpoint.slice("t")[:, :2]
+    with pytest.raises(SafetensorError, match="take a multiple of 4 elements"):
+        tensorhold.open("six.safetensors").slice("t")[0, :2]
     with pytest.raises(SafetensorError, match=code):
         ours._getdtype(code)
 

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from cases import DTYPES, one
+from narrow import ALL, check_every_way
 
 from tensorhold import SafetensorError, deserialize
 from tensorhold import paddle as ours
@@ -87,3 +88,8 @@ def test_a_device_that_paddle_was_not_built_for_is_refused() -> None:
 
 def test_scalars_have_no_dimension() -> None:
     assert list(ours.load(ours.save({"a": paddle.to_tensor(2.5)}))["a"].shape) == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_integers_narrower_than_a_byte_come_in_bytes(name: str) -> None:
+    check_every_way("paddle", "paddle", name)

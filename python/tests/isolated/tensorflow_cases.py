@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import DTYPES, one
+from narrow import ALL, check_every_way, container, numbers
 
 import tensorhold
 from tensorhold import SafetensorError, numpy
@@ -80,3 +81,18 @@ def test_text_is_refused_by_the_name_of_its_dtype() -> None:
         for save in saves:
             with pytest.raises(SafetensorError, match="tensor `words` has dtype string"):
                 save({"words": tensor})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_integers_narrower_than_a_byte_are_read_by_every_way(name: str) -> None:
+    check_every_way("tf", "tensorflow", name)
+
+
+@pytest.mark.parametrize("name", ["int2", "int4", "uint2", "uint4"])
+def test_integers_narrower_than_a_byte_are_saved_packed(name: str) -> None:
+    data = container(name, numbers(name, (3, 5)))
+    tensor = ours.load(data)["t"]
+    assert tensor.dtype.name == name
+    assert ours.save({"t": tensor}) == data
+    tensorhold.save({"t": tensor}, "saved.safetensors")
+    assert ours.load_file("saved.safetensors")["t"].dtype == tensor.dtype
