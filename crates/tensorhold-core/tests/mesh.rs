@@ -26,6 +26,7 @@ fn placement(n_dims: i64) -> impl Strategy<Value = Placement> {
         (-n_dims..n_dims).prop_map(|dim| Placement::Shard { dim }),
         (-n_dims..n_dims, 1u64..5)
             .prop_map(|(dim, split_factor)| Placement::StridedShard { dim, split_factor }),
+        (-n_dims..n_dims, 1u64..5).prop_map(|(dim, size)| Placement::Blocks { dim, size }),
     ]
 }
 
@@ -185,6 +186,39 @@ fn fewer_heads_than_ranks_are_repeated() {
         error.message(),
         "2 heads can neither be divided by 3 ranks nor be repeated evenly for them"
     );
+}
+
+#[test]
+fn blocks_are_divided_whole_and_the_last_may_be_partial() {
+    let ranges = |n_ranks, rank| {
+        let mut share = Share::whole(&[90, 3]);
+        let blocks = Placement::Blocks { dim: 0, size: 32 };
+        share.divide(&blocks, n_ranks, rank).unwrap();
+        share.ranges()[0].clone()
+    };
+    assert_eq!([0, 1].map(|rank| ranges(2, rank)), [[0..64], [64..90]]);
+    assert_eq!(ranges(3, 1), [32..64]);
+    assert_eq!(ranges(4, 3), []);
+    let nothing = Placement::Blocks { dim: 0, size: 0 };
+    let error = Share::whole(&[8]).divide(&nothing, 2, 0).unwrap_err();
+    assert_eq!(error.message(), "blocks of 0 positions hold nothing");
+}
+
+#[test]
+fn a_share_of_ranges_holds_them_and_nothing_outside() {
+    let ranges = vec![vec![4..6, 0..1], vec![0..3]];
+    let share = Share::of_ranges(&[6, 3], ranges.clone()).unwrap();
+    assert_eq!(
+        (share.ranges(), share.full_shape()),
+        (&ranges[..], &[6, 3][..])
+    );
+    assert_eq!(share.shape(), [3, 3]);
+    let error = Share::of_ranges(&[6, 3], vec![vec![4..7], vec![0..3]]).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "[[4..7], [0..3]] are no positions of a tensor of [6, 3]"
+    );
+    assert!(Share::of_ranges(&[6, 3], vec![vec![0..6]]).is_err());
 }
 
 #[test]
@@ -386,6 +420,7 @@ fn styles_are_read_as_they_are_printed() {
         "experts",
         "Shard(-1)",
         "StridedShard(0, split_factor=2)",
+        "Blocks(0, 128)",
         "Heads(0, 8)",
         "Fused(1, [64, 16, 16])",
     ] {
@@ -404,6 +439,7 @@ fn styles_are_read_as_they_are_printed() {
         "Shard(1, 2)",
         "Fused(0, 3)",
         "Heads(0)",
+        "Blocks(0)",
     ] {
         assert!(text.parse::<Style>().is_err(), "{text}");
     }

@@ -24,6 +24,14 @@ pub enum Placement {
         /// The number of groups.
         split_factor: u64,
     },
+    /// Each has a range of a dimension that is some whole blocks, as many as of [`Placement::Shard`] if blocks were positions: for
+    /// tensors that can be cut between blocks alone, such as quantized weights. The last block may be partial.
+    Blocks {
+        /// The dimension.
+        dim: i64,
+        /// The positions of a block.
+        size: u64,
+    },
     /// The dimension holds several matrices one behind the other, as query, key and value, or gate and up: each rank has its
     /// share of each.
     Fused {
@@ -59,6 +67,7 @@ impl Placement {
             Placement::Replicate => None,
             Placement::Shard { dim }
             | Placement::StridedShard { dim, .. }
+            | Placement::Blocks { dim, .. }
             | Placement::Fused { dim, .. }
             | Placement::Heads { dim, .. } => Some(*dim),
         }
@@ -73,6 +82,7 @@ impl fmt::Display for Placement {
             Placement::StridedShard { dim, split_factor } => {
                 write!(f, "StridedShard({dim}, split_factor={split_factor})")
             }
+            Placement::Blocks { dim, size } => write!(f, "Blocks({dim}, {size})"),
             Placement::Fused { dim, parts } => {
                 write!(f, "Fused({dim}, [")?;
                 for (number, part) in parts.iter().enumerate() {

@@ -94,6 +94,8 @@ pub struct Held {
     pub placements: Vec<Placement>,
     /// Which part that is.
     pub share: Share,
+    /// The integers that it has in place of those that lie there, where what they say of the whole is another for the part.
+    pub rewritten: Option<Vec<i64>>,
 }
 
 impl ParallelRules {
@@ -255,49 +257,71 @@ impl BoundRules<'_> {
     /// `InvalidArgument` with the tensor if a placement does not suit it, or if there is no such rank.
     pub fn held(&self, rank: u64) -> Result<Vec<Option<Held>>> {
         let coordinates = self.mesh().coordinates(rank)?;
-        let by_tensor = self.closest.chunks(coordinates.len());
-        let tensors = self.tensors.iter().zip(by_tensor);
-        tensors
-            .map(|(&(name, shape), closest)| {
-                let held = self.held_of(name, shape, closest, &coordinates);
-                held.map_err(|error| error.with_tensor(name))
-            })
+        (0..self.tensors.len())
+            .map(|number| self.held_of(number, &coordinates))
             .collect()
     }
 
-    fn held_of(
-        &self,
-        name: &str,
-        shape: &[u64],
-        closest: &[Option<Named>],
-        coordinates: &[u64],
-    ) -> Result<Option<Held>> {
-        let mut placements = Vec::with_capacity(coordinates.len());
+    /// What the rank at `coordinates` holds of tensor `number`; `None` if it holds nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the tensor if a placement does not suit it.
+    ///
+    /// # Panics
+    /// If there is no such tensor, or if the mesh has other axes.
+    pub fn held_of(&self, number: usize, coordinates: &[u64]) -> Result<Option<Held>> {
+        let (name, shape) = self.tensors[number];
+        let Some(placements) = self.placements_of(number, shape.len(), coordinates) else {
+            return Ok(None);
+        };
         let mut share = Share::whole(shape);
         let axes = self.mesh().axes().iter().zip(coordinates);
-        for (named, (axis, &rank)) in closest.iter().zip(axes) {
-            let seat = Seat {
-                n_ranks: axis.size,
-                rank,
-            };
-            let mut placement = Placement::Replicate;
-            if let Some(named) = named {
-                let rule = &self.rules.rules[named.rule];
-                match rule.verdict(
-                    name,
-                    shape.len(),
-                    named.number,
-                    self.counts[named.rule],
-                    seat,
-                ) {
-                    Verdict::Not => return Ok(None),
-                    Verdict::Held(by) => placement = by,
-                }
-            }
-            share.divide(&placement, seat.n_ranks, seat.rank)?;
-            placements.push(placement);
+        for (placement, (axis, &rank)) in placements.iter().zip(axes) {
+            let divided = share.divide(placement, axis.size, rank);
+            divided.map_err(|error| error.with_tensor(name))?;
         }
-        Ok(Some(Held { placements, share }))
+        Ok(Some(Held {
+            placements,
+            share,
+            rewritten: None,
+        }))
+    }
+
+    /// What each axis does to tensor `number`, if it had so many dimensions, for the rank at `coordinates`; `None` if that holds
+    /// nothing of it.
+    ///
+    /// # Panics
+    /// If there is no such tensor, or if the mesh has other axes.
+    #[must_use]
+    pub fn placements_of(
+        &self,
+        number: usize,
+        n_dims: usize,
+        coordinates: &[u64],
+    ) -> Option<Vec<Placement>> {
+        let axes = self.mesh().axes();
+        assert_eq!(axes.len(), coordinates.len(), "a coordinate for each axis");
+        let (name, _) = self.tensors[number];
+        let closest = &self.closest[number * axes.len()..][..axes.len()];
+        let seats = axes.iter().zip(coordinates);
+        closest
+            .iter()
+            .zip(seats)
+            .map(|(named, (axis, &rank))| {
+                let Some(named) = named else {
+                    return Some(Placement::Replicate);
+                };
+                let (rule, count) = (&self.rules.rules[named.rule], self.counts[named.rule]);
+                let seat = Seat {
+                    n_ranks: axis.size,
+                    rank,
+                };
+                match rule.verdict(name, n_dims, named.number, count, seat) {
+                    Verdict::Not => None,
+                    Verdict::Held(placement) => Some(placement),
+                }
+            })
+            .collect()
     }
 }
 

@@ -52,6 +52,26 @@ impl Share {
         }
     }
 
+    /// These positions of a tensor of `shape`, by dimension in the order in which they are held.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there are ranges for another number of dimensions, or one that passes the end.
+    pub fn of_ranges(shape: &[u64], ranges: Vec<Vec<Range<u64>>>) -> Result<Share> {
+        let inside = |(line, &size): (&Line, &u64)| {
+            line.iter()
+                .all(|range| range.start <= range.end && range.end <= size)
+        };
+        if ranges.len() != shape.len() || !ranges.iter().zip(shape).all(inside) {
+            return Err(invalid(format!(
+                "{ranges:?} are no positions of a tensor of {shape:?}"
+            )));
+        }
+        Ok(Share {
+            shape: shape.to_vec(),
+            ranges,
+        })
+    }
+
     /// Keeps of what is held the part of rank `rank` of `n_ranks` along an axis of a mesh.
     ///
     /// Axes are taken in the order of the mesh: each divides what those before it have left.
@@ -86,6 +106,10 @@ impl Share {
                 split_factor: 0, ..
             } => return Err(invalid("a split factor of 0 makes no groups".into())),
             Placement::StridedShard { split_factor, .. } => strided(line, *split_factor, seat),
+            Placement::Blocks { size: 0, .. } => {
+                return Err(invalid("blocks of 0 positions hold nothing".into()));
+            }
+            Placement::Blocks { size, .. } => blocks(line, *size, seat),
             Placement::Fused { parts, .. } => fused(line, parts, seat)?,
             Placement::Heads { n_heads, .. } => {
                 let part = FusedPart {
@@ -119,6 +143,12 @@ impl Share {
     #[must_use]
     pub fn ranges(&self) -> &[Vec<Range<u64>>] {
         &self.ranges
+    }
+
+    /// The shape of the tensor.
+    #[must_use]
+    pub fn full_shape(&self) -> &[u64] {
+        &self.shape
     }
 
     /// The shape of what is held.
@@ -202,6 +232,14 @@ fn strided(line: &[Range<u64>], split_factor: u64, seat: Seat) -> Line {
         all.extend(take(line, group.start + held.start..group.start + held.end));
     }
     all
+}
+
+/// Some whole blocks; the last one may be partial.
+fn blocks(line: &[Range<u64>], size: u64, seat: Seat) -> Line {
+    let len = length(line);
+    let held = chunk(len.div_ceil(size), seat);
+    let at = |number: u64| number.saturating_mul(size).min(len);
+    take(line, at(held.start)..at(held.end))
 }
 
 fn fused(line: &[Range<u64>], parts: &[FusedPart], seat: Seat) -> Result<Line> {

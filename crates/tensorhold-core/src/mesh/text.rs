@@ -18,7 +18,7 @@ impl FromStr for Style {
             let message = format!("`{text}` is no style of parallelism and no placement");
             Error::new(ErrorKind::InvalidArgument, message).with_hint(
                 "write a style of a `tp_plan` such as `colwise`, `stages`, `first_stage`, `last_stage`, `experts`, \
-                 `Shard(0)`, `StridedShard(0, 2)`, `Heads(0, 8)` or `Fused(0, [64, 16, 16])`",
+                 `Shard(0)`, `StridedShard(0, 2)`, `Blocks(0, 128)`, `Heads(0, 8)` or `Fused(0, [64, 16, 16])`",
             )
         })
     }
@@ -45,6 +45,10 @@ fn parse(text: &str) -> Option<Style> {
                 .unwrap_or(later)
                 .parse()
                 .ok()?,
+        }),
+        "Blocks" => Style::Place(Placement::Blocks {
+            dim: dim()?,
+            size: later.parse().ok()?,
         }),
         "Heads" => Style::Place(Placement::Heads {
             dim: dim()?,
