@@ -16,7 +16,7 @@ use crate::load::{Wanted, dtype_named, selection};
 use crate::loader::Loader;
 use crate::narrow::type_and_shape;
 use crate::on_device::Targets;
-use crate::parallel::{self, Rule};
+use crate::parallel::{self, Asked};
 use crate::placement::Placement;
 use crate::quantization::{Logical, Quantization};
 use crate::single::Single;
@@ -300,18 +300,8 @@ impl Checkpoint {
     }
 
     /// Returns what a rank of a mesh holds, by name.
-    fn shares<'py>(
-        &self,
-        py: Python<'py>,
-        mesh: Vec<(String, u64)>,
-        rank: u64,
-        rules: Vec<Rule<'py>>,
-        refuses_unmatched: bool,
-        tied: Vec<(String, String)>,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let opened = self.opened(py)?;
-        let checkpoint = &opened.checkpoint;
-        parallel::shares(py, checkpoint, mesh, rank, rules, refuses_unmatched, &tied)
+    fn shares<'py>(&self, py: Python<'py>, asked: Asked<'py>) -> PyResult<Bound<'py, PyDict>> {
+        parallel::shares(py, &self.opened(py)?.checkpoint, asked)
     }
 
     /// Returns the size of the files, how much of it is in the page cache (`None` if unknown), and whether a file is on a network.

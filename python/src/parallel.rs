@@ -3,8 +3,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tensorhold::{
-    Checkpoint, DeviceMesh, Dtype, Error, ErrorKind, FusedPart, Held, MeshAxis, ParallelRules,
-    Pattern, Placement, Selection, Style, Unmatched,
+    Checkpoint, CheckpointRules, DeviceMesh, Dtype, Error, ErrorKind, FusedPart, Held, MeshAxis,
+    NamedHeld, ParallelRules, Pattern, Placement, Selection, Style, Unmatched,
 };
 
 use crate::error;
@@ -14,6 +14,8 @@ use crate::error;
 pub(crate) struct Share {
     full_shape: Vec<u64>,
     held: Held,
+    /// The quantized weight of which the tensor is a part, or which it is.
+    weight: Option<String>,
 }
 
 impl Share {
@@ -54,9 +56,15 @@ impl Share {
             divided.map_err(|error| error::to_py(py, &error))?;
             placements.push(placement);
         }
+        let held = Held {
+            placements,
+            share,
+            rewritten: None,
+        };
         Ok(Share {
             full_shape: shape,
-            held: Held { placements, share },
+            held,
+            weight: None,
         })
     }
 
@@ -93,6 +101,18 @@ impl Share {
             .collect()
     }
 
+    /// The quantized weight that the tensor is a part of, and by which it is divided; `None` for any other tensor.
+    #[getter]
+    fn weight(&self) -> Option<&str> {
+        self.weight.as_deref()
+    }
+
+    /// The integers that are to be in place of those in the file; `None` where these stay.
+    #[getter]
+    fn rewritten(&self) -> Option<&[i64]> {
+        self.held.rewritten.as_deref()
+    }
+
     /// Whether it is all of the tensor.
     #[getter]
     fn is_whole(&self) -> bool {
@@ -110,16 +130,22 @@ impl Share {
 /// A rule: a pattern of names, the axis, and the style.
 pub(crate) type Rule<'py> = (String, String, Bound<'py, PyTuple>);
 
-/// What `rank` of a mesh of axes with sizes holds of each tensor, by name, and of those of `tied`, which are kept under a second
-/// name.
+/// Who asks what a rank holds: the axes of a mesh with their sizes, the rank, the rules, whether they are to name every tensor, names
+/// for tensors that are kept under another, and whether quantized weights are to be as they are without quantization.
+pub(crate) type Asked<'py> = (
+    Vec<(String, u64)>,
+    u64,
+    Vec<Rule<'py>>,
+    bool,
+    Vec<(String, String)>,
+    bool,
+);
+
+/// What a rank holds of each tensor, by name.
 pub(crate) fn shares<'py>(
     py: Python<'py>,
     checkpoint: &Checkpoint,
-    mesh: Vec<(String, u64)>,
-    rank: u64,
-    rules: Vec<Rule<'py>>,
-    refuses_unmatched: bool,
-    tied: &[(String, String)],
+    (mesh, rank, rules, refuses_unmatched, tied, is_dequantized): Asked<'py>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let to_py = |error: Error| error::to_py(py, &error);
     let axes = mesh.into_iter().map(|(name, size)| MeshAxis { name, size });
@@ -132,20 +158,27 @@ pub(crate) fn shares<'py>(
         all.add(Pattern::new(&pattern), &axis, style)
             .map_err(to_py)?;
     }
-    let infos: Vec<_> = checkpoint.tensors().map(|tensor| tensor.info()).collect();
-    let mut named: Vec<(&str, &[u64])> = infos.iter().map(|info| (info.name, info.shape)).collect();
-    for (name, stored) in tied {
-        named.push((name, checkpoint.tensor(stored).map_err(to_py)?.info().shape));
-    }
-    let held = py
-        .detach(|| all.held(rank, named.iter().copied()))
-        .map_err(to_py)?;
-    let shares = PyDict::new(py);
-    for ((name, shape), held) in named.into_iter().zip(held) {
-        if let Some(held) = held {
-            let full_shape = shape.to_vec();
-            shares.set_item(name, Bound::new(py, Share { full_shape, held })?)?;
+    let held = py.detach(|| {
+        let rules = CheckpointRules::bind(checkpoint, &all, &tied)?;
+        match is_dequantized {
+            true => rules.logical(rank),
+            false => rules.tensors(rank),
         }
+    });
+    let shares = PyDict::new(py);
+    for NamedHeld {
+        name,
+        shape,
+        weight,
+        held,
+    } in held.map_err(to_py)?
+    {
+        let share = Share {
+            full_shape: shape.to_vec(),
+            held,
+            weight: weight.map(|weight| weight.name.clone()),
+        };
+        shares.set_item(name, Bound::new(py, share)?)?;
     }
     Ok(shares)
 }
@@ -177,6 +210,10 @@ fn placement_of(py: Python<'_>, placement: &Bound<'_, PyTuple>) -> PyResult<Plac
             dim: dim()?,
             split_factor: placement.get_item(2)?.extract()?,
         },
+        "Blocks" => Placement::Blocks {
+            dim: dim()?,
+            size: placement.get_item(2)?.extract()?,
+        },
         "Heads" => Placement::Heads {
             dim: dim()?,
             n_heads: placement.get_item(2)?.extract()?,
@@ -203,6 +240,7 @@ fn to_tuple<'py>(py: Python<'py>, placement: &Placement) -> PyResult<Bound<'py, 
         Placement::StridedShard { dim, split_factor } => {
             ("StridedShard", dim, split_factor).into_pyobject(py)
         }
+        Placement::Blocks { dim, size } => ("Blocks", dim, size).into_pyobject(py),
         Placement::Heads { dim, n_heads } => ("Heads", dim, n_heads).into_pyobject(py),
         Placement::Fused { dim, parts } => {
             let parts: Vec<_> = parts.iter().map(|part| (part.size, part.n_heads)).collect();

@@ -428,15 +428,19 @@ class Checkpoint:
         threads: int | None,
     ) -> PrefetchLoader: ...
     def plan(self, names: _Names | None, dtype: str | None) -> LoadPlan: ...
-    # The axes of the mesh with their sizes; rules as a pattern, an axis and what the rule says;
-    # names to give to tensors that are kept under others.
+    # The axes of the mesh with their sizes; the rank; rules as a pattern, an axis and what the rule
+    # says; whether they are to name every tensor; names to give to tensors that are kept under
+    # others; whether quantized weights are to be as they are without quantization.
     def shares(
         self,
-        mesh: Sequence[tuple[str, int]],
-        rank: int,
-        rules: Sequence[tuple[str, str, tuple[Any, ...]]],
-        refuses_unmatched: bool,
-        tied: Sequence[tuple[str, str]],
+        asked: tuple[
+            Sequence[tuple[str, int]],
+            int,
+            Sequence[tuple[str, str, tuple[Any, ...]]],
+            bool,
+            Sequence[tuple[str, str]],
+            bool,
+        ],
     ) -> dict[str, Share]: ...
     # The size of the files, how much of it is in the page cache if that is known, and whether a
     # file is on a network file system.
@@ -498,6 +502,12 @@ class Share:
     def placements(self) -> list[tuple[Any, ...]]: ...
     @property
     def is_whole(self) -> bool: ...
+    # The quantized weight that the tensor is a part of.
+    @property
+    def weight(self) -> str | None: ...
+    # The integers that are to be in place of those in the file.
+    @property
+    def rewritten(self) -> list[int] | None: ...
 
 # Writes one file, or, where `max_shard_size` is given and passed, shards with an index. A list is
 # laid out before it is written; an iterator is drained one item at a time, none kept. `progress` is

@@ -234,3 +234,44 @@ fn texts_of_a_configuration_cannot_drive_the_terminal() {
         );
     }
 }
+
+#[test]
+fn plan_counts_the_pieces_of_quantized_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fp8(folder.path(), 0x38);
+    let plan = ["plan", &path, "--rule", "layers.*.up=rowwise"];
+    let (code, shown) = run(&[&plan[..], &["--mesh", "tp=2", "--json"]].concat());
+    assert_eq!(code, 0, "{shown}");
+    let plan_of_all: Value = serde_json::from_str(&shown).unwrap();
+    // Half of the codes and of the scales, and the norms whole.
+    let held = 2 * (256 * 256 / 2 + 4 * 4 / 2 + 256 * 2);
+    assert_eq!(plan_of_all["ranks"][1]["held_bytes"], held);
+    let one = ["--mesh", "tp=2", "--rank", "1", "--json"];
+    let (_, shown) = run(&[&plan[..], &one].concat());
+    let tensors: Vec<Value> = serde_json::from_str(&shown).unwrap();
+    let find = |name: &str| {
+        tensors
+            .iter()
+            .find(|tensor| tensor["name"] == name)
+            .unwrap()
+    };
+    let ranges = |name: &str| find(name)["ranges"].clone();
+    let scales = ranges("layers.0.up.weight_scale_inv");
+    assert_eq!(scales, serde_json::json!([[[0, 2]], [[1, 2]]]));
+    let codes = ranges("layers.0.up.weight");
+    assert_eq!(codes, serde_json::json!([[[0, 256]], [[128, 256]]]));
+}
+
+#[test]
+fn plan_refuses_cuts_inside_of_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fp8(folder.path(), 0x38);
+    let plan = ["plan", &path, "--mesh", "tp=4", "--rule"];
+    let (code, _, errors) = shown(&[&plan[..], &["layers.*.up=colwise"]].concat());
+    assert_eq!(code, 2);
+    let expected = "dimension 0 of size 256 would be cut at 64, inside a unit of 128: the nearest cuts are at 0 and 128";
+    assert!(errors.contains(expected), "{errors}");
+    assert!(errors.contains("layers.0.up.weight"), "{errors}");
+    let (code, _) = run(&[&plan[..], &["layers.*.up=Blocks(0, 128)"]].concat());
+    assert_eq!(code, 0);
+}

@@ -51,7 +51,7 @@ pub use convert::{ConvertOptions, ConvertProgress, Converted, Values, convert};
 pub use diff::{Change, DiffEvent, TensorChange, diff};
 pub use file::{Backend, File, OpenOptions};
 pub use foreign::{ForeignFile, PlacedForeign, TREE_KEY};
-pub use parallel::RankPlan;
+pub use parallel::{CheckpointRules, NamedHeld, RankPlan};
 pub use quantize::{
     IntLayout, Kept, QuantizeOptions, QuantizeProgress, QuantizeScheme, Quantized, QuantizedTensor,
     WeightError, quantize,

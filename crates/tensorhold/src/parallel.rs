@@ -1,10 +1,14 @@
 //! What the ranks of a mesh hold of a checkpoint.
 
-use tensorhold_core::{BoundRules, Held, LoadPlan, ParallelRules, Request, Result};
+mod rules;
+
+use tensorhold_core::{Held, LoadPlan, ParallelRules, Request, Result};
 use tensorhold_io::Way;
 
 use crate::checkpoint::Checkpoint;
 use crate::transfer::cut_for;
+
+pub use rules::{CheckpointRules, NamedHeld};
 
 /// What one rank holds of a checkpoint, and what it has to read for that, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,20 +26,19 @@ pub struct RankPlan {
 }
 
 impl Checkpoint {
-    /// The rules as they are for the tensors of the checkpoint, in their order.
+    /// The rules as they are for the tensors of the checkpoint, in their order. Rules name quantized weights as without quantization.
     ///
     /// # Errors
-    /// Those of [`ParallelRules::bind`].
-    pub fn bind<'a>(&'a self, rules: &'a ParallelRules) -> Result<BoundRules<'a>> {
-        let infos = self.tensors().map(|tensor| tensor.info());
-        rules.bind(infos.map(|info| (info.name, info.shape)).collect())
+    /// Those of [`ParallelRules::bind`] and of [`quantization`](Checkpoint::quantization).
+    pub fn bind<'a>(&'a self, rules: &'a ParallelRules) -> Result<CheckpointRules<'a>> {
+        CheckpointRules::bind(self, rules, &[])
     }
 
     /// What `rank` holds and reads by `rules`, which are [bound](Checkpoint::bind) to this checkpoint.
     ///
     /// # Errors
-    /// Those of [`BoundRules::held`] and of [`plan_held`](Checkpoint::plan_held).
-    pub fn rank_plan(&self, rules: &BoundRules<'_>, rank: u64) -> Result<RankPlan> {
+    /// Those of [`CheckpointRules::held`] and of [`plan_held`](Checkpoint::plan_held).
+    pub fn rank_plan(&self, rules: &CheckpointRules<'_>, rank: u64) -> Result<RankPlan> {
         let plan = self.plan_held(&rules.held(rank)?)?;
         let mut read_bytes = vec![0; self.files().len()];
         for task in plan.tasks(|_| cut_for(Way::Buffered))?.tasks() {
@@ -51,10 +54,10 @@ impl Checkpoint {
     }
 
     /// What `rank` holds of each tensor by `rules`, in the order of [`tensors`](Checkpoint::tensors); `None` for tensors of which it
-    /// holds nothing. Nothing but headers is looked at.
+    /// holds nothing.
     ///
     /// # Errors
-    /// Those of [`ParallelRules::bind`] and of [`BoundRules::held`].
+    /// Those of [`bind`](Checkpoint::bind) and of [`CheckpointRules::held`].
     pub fn held(&self, rules: &ParallelRules, rank: u64) -> Result<Vec<Option<Held>>> {
         self.bind(rules)?.held(rank)
     }

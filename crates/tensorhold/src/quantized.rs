@@ -8,6 +8,7 @@ mod dequantize;
 mod located;
 mod part;
 mod proof;
+mod shares;
 mod stream;
 
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ pub use beside::Existing as ExistingConfig;
 pub use dequantize::Dequantize;
 pub(crate) use proof::prove;
 pub use proof::{Proof, ProofNote};
+pub(crate) use shares::{Piece, beside, held_beside};
 pub use stream::{DequantizeOptions, DequantizeProgress, Dequantized, dequantize_checkpoint};
 
 /// What is known of a checkpoint's quantization, found when somebody first asks.
@@ -73,6 +75,13 @@ impl Checkpoint {
         }
         let found = Arc::new(self.detect()?);
         Ok(Arc::clone(self.known.found.get_or_init(|| found)))
+    }
+
+    /// [`quantization`](Checkpoint::quantization), for as long as the checkpoint is there.
+    pub(crate) fn known_quantization(&self) -> Result<&Quantization> {
+        self.quantization()?;
+        let found = self.known.found.get();
+        Ok(found.expect("what was found is kept"))
     }
 
     /// Type and shape of a weight without quantization, by the name that it has then; of any other tensor, its own.

@@ -20,6 +20,7 @@ from tensorhold.parallel._load import LoadStats, load, load_into, shares, stats
 from tensorhold.parallel._rules import rules_of
 from tensorhold.parallel._team import RankError
 from tensorhold.parallel._words import (
+    Blocks,
     Experts,
     Fused,
     Heads,
@@ -30,6 +31,7 @@ from tensorhold.parallel._words import (
 )
 
 __all__ = [
+    "Blocks",
     "Experts",
     "Fused",
     "Heads",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorhold import _native
 from tensorhold._errors import ArgumentError
+from tensorhold.parallel._quantized import check_packed
 
 if TYPE_CHECKING:
     from tensorhold.checkpoint import Checkpoint
@@ -36,6 +37,8 @@ class Asked:
     unmatched: str
     tied: Mapping[str, str]
     dtype: str | None
+    dequantize: bool = False
+    as_dtensor: bool = False
 
     def __post_init__(self) -> None:
         if self.unmatched not in ("replicate", "refuse"):
@@ -54,20 +57,30 @@ class Asked:
 
     def shares(self, checkpoint: Checkpoint, place: int | None = None) -> dict[str, _native.Share]:
         """What the rank, or another one, holds."""
-        return checkpoint._native.shares(
-            self.axes,
-            self.place if place is None else place,
-            self.words,
-            self.unmatched == "refuse",
-            list(self.tied.items()),
+        held = checkpoint._native.shares(
+            (
+                self.axes,
+                self.place if place is None else place,
+                self.words,
+                self.unmatched == "refuse",
+                list(self.tied.items()),
+                self.dequantize,
+            )
         )
+        if not self.dequantize:
+            check_packed(checkpoint, held, self.dtype, self.as_dtensor)
+        return held
 
 
-def check_mode(mode: str) -> None:
+def check_mode(mode: str, dequantize: bool = False) -> None:
     """Refuses a mode that there is not."""
     if mode not in MODES:
         modes = ", ".join(map(repr, MODES))
         raise ArgumentError(f"`mode` is {mode!r}: give one of {modes}", kind="InvalidArgument")
+    if dequantize and mode not in ("auto", "own"):
+        raise ArgumentError(
+            f"`mode` is {mode!r}: with `dequantize` each rank reads its own", kind="InvalidArgument"
+        )
 
 
 def own_backend(checkpoint: Checkpoint, asked: Asked) -> str:

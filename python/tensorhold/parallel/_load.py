@@ -11,6 +11,7 @@ from tensorhold import _native
 from tensorhold._errors import ArgumentError
 from tensorhold.checkpoint import Checkpoint, _dtype_name
 from tensorhold.parallel._asked import Asked, check_mode, own_backend, own_cores
+from tensorhold.parallel._quantized import numbers_of, rewrite
 from tensorhold.parallel._rules import engine_rules, given_rules
 from tensorhold.parallel._team import Team
 from tensorhold.parallel._together import load as load_together
@@ -34,6 +35,7 @@ def load(
     unmatched: Literal["replicate", "refuse"] = "replicate",
     tied: Mapping[str, str] | None = None,
     dtype: Any = None,
+    dequantize: bool = False,
     threads: int | None = None,
 ) -> dict[str, Any]:
     """What one rank of a mesh holds of a checkpoint, by name.
@@ -57,6 +59,12 @@ def load(
     timeout where the network just goes silent, with an error that names it. The group may be of no
     use then.
 
+    Rules name a quantized weight as it is called without quantization, `X.weight` for `X.qweight`,
+    `X.scales` and so on, and divide it as it is shaped then. A rank gets its piece of each of these
+    parts, which are together a weight of their own: numbers that belong to all of it are whole,
+    `weight_shape` is that of the piece, groups in `g_idx` are counted from its first where they
+    follow one another.
+
     Args:
         source: A file, a folder, an index, a list of files, or an open checkpoint.
         mesh: PyTorch's `DeviceMesh`, or sizes by the names of axes: `{"pp": 2, "tp": 4}`.
@@ -75,14 +83,17 @@ def load(
             name, as `{"lm_head.weight": "model.embed_tokens.weight"}`. Where it is None, those that
             `rules_of` found.
         dtype: What floats are cast to.
+        dequantize: Whether quantized weights are given as numbers, by the names and shapes that
+            they have without quantization: each rank reads what its share needs and makes its own.
         threads: How many threads read, if not as many as the files and this rank's part of the
             machine's processors deserve, of which `LOCAL_WORLD_SIZE` says how many ranks have one.
 
     Raises:
         KeyError: `tied` has the name of no tensor.
-        ValueError: A rule names nothing, or cannot divide what it names; a rank is none of the
-            mesh; the mesh has another number of ranks than the group; ranks that load together
-            have other arguments or checkpoints than each other.
+        ValueError: A rule names nothing, or cannot divide what it names; a quantized weight would
+            be cut elsewhere than between its units; a rank is none of the mesh; the mesh has
+            another number of ranks than the group; ranks that load together have other arguments or
+            checkpoints than each other.
         RankError: A rank that this one loads with failed, or is gone.
 
     Example:
@@ -92,33 +103,44 @@ def load(
         {'a.weight': tensor([[0., 1.],
                 [4., 5.]])}
     """
-    check_mode(mode)
+    check_mode(mode, dequantize)
     options = {"device": device, "dtype": dtype, "threads": threads, "cores": own_cores()}
     with contextlib.ExitStack() as stack:
-        if mode == "own" or (mode == "auto" and process_group is None):
-            team, chosen = None, "own"
-            why = "it was asked for" if mode == "own" else "no process group was given"
-        else:
-            team = stack.enter_context(Team(process_group))
+        chosen, why = "own", _why_own(mode, process_group, dequantize)
+        team = None if why else stack.enter_context(Team(process_group))
         backend = "auto" if team is None else "shared"
         rules, tied = given_rules(source, mesh, rules, tied)
         axes, place = _seat(mesh, rank, process_group)
         words = engine_rules(rules, axes)
-        asked = Asked(mode, axes, place, words, unmatched, tied, _dtype_name(dtype))
+        asked = Asked(
+            mode, axes, place, words, unmatched, tied, _dtype_name(dtype), dequantize, as_dtensor
+        )
         checkpoint = stack.enter_context(_opened(source, device, backend))
         tensors = None
         if team is not None:
             tensors, chosen, why = load_together(team, checkpoint, asked, options)
         held = asked.shares(checkpoint)
+        if dequantize:
+            tensors = numbers_of(checkpoint, held, tied, options)
         if tensors is None:
             if team is None and not isinstance(source, Checkpoint):
                 backend = own_backend(checkpoint, asked)
                 checkpoint = stack.enter_context(_opened(source, device, backend))
             tensors = _own(checkpoint, held, tied, options)
+        rewrite(tensors, held)
         _last[:] = [LoadStats(chosen, why)]
     if not as_dtensor:
         return tensors
     return {name: _dtensor(tensor, held[name], mesh) for name, tensor in tensors.items()}
+
+
+def _why_own(mode: str, process_group: Any, dequantize: bool) -> str:
+    """Why each rank reads its own without asking the others; nothing where they are to be asked."""
+    if mode == "own":
+        return "it was asked for"
+    if dequantize:
+        return "each rank makes the numbers that it holds"
+    return "no process group was given" if mode == "auto" and process_group is None else ""
 
 
 def shares(
@@ -130,10 +152,13 @@ def shares(
     process_group: Any = None,
     unmatched: Literal["replicate", "refuse"] = "replicate",
     tied: Mapping[str, str] | None = None,
+    dequantize: bool = False,
 ) -> dict[str, _native.Share]:
     """What one rank holds, by name, without reading it: each `.shape`, `.ranges`, `.placements`.
 
-    A share is a part that `Checkpoint.load`, `stream` and `plan` take in the place of an index.
+    A share is a part that `Checkpoint.load`, `stream` and `plan` take in the place of an index. Of
+    a part of a quantized weight, `.weight` is the name of that, `.placements` are what divides it,
+    and `.rewritten` the integers that are to be in place of those in the file, if there are such.
 
     Args:
         source: As for `load`, and so are the others.
@@ -143,6 +168,7 @@ def shares(
         process_group: Whose ranks they are.
         unmatched: What becomes of a tensor that no rule names.
         tied: Tensors that the checkpoint keeps under another name.
+        dequantize: Whether quantized weights are as they are without quantization.
 
     Raises:
         ValueError: As for `load`.
@@ -157,7 +183,7 @@ def shares(
     rules, tied = given_rules(source, mesh, rules, tied)
     axes, place = _seat(mesh, rank, process_group)
     words = engine_rules(rules, axes)
-    asked = Asked("own", axes, place, words, unmatched, tied, None)
+    asked = Asked("own", axes, place, words, unmatched, tied, None, dequantize)
     with _opened(source, "cpu") as checkpoint:
         return asked.shares(checkpoint)
 

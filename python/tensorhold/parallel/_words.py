@@ -9,6 +9,7 @@ from typing import Any
 from tensorhold._errors import ArgumentError
 
 __all__ = [
+    "Blocks",
     "Experts",
     "Fused",
     "Heads",
@@ -38,6 +39,18 @@ class StridedShard:
 
     dim: int
     split_factor: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Each has a range of dimension `dim` that is whole blocks of `size` positions.
+
+    Quantized weights can be cut between blocks alone: groups, words or tiles. Ranks get as many
+    blocks as they would get positions by `Shard`; the last block may be partial.
+    """
+
+    dim: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,8 @@ def placement_words(placement: Any) -> tuple[Any, ...] | None:
         return ("Shard", placement.dim)
     if name == "StridedShard":
         return ("StridedShard", placement.dim, placement.split_factor)
+    if isinstance(placement, Blocks):
+        return ("Blocks", placement.dim, placement.size)
     if isinstance(placement, Heads):
         return ("Heads", placement.dim, placement.n_heads)
     if isinstance(placement, Fused):

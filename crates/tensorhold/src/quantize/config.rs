@@ -224,17 +224,12 @@ pub(super) fn scale_dtype(scheme: QuantizeScheme, weight: Dtype) -> Dtype {
     }
 }
 
-/// A configuration made ready beside `target`, so that what can fail has not to wait for the weights.
+/// A configuration made ready, so that what can fail has not to wait for the weights.
 pub(crate) fn prepare(
-    target: &Path,
+    folder: &Path,
     text: &str,
     durability: Durability,
 ) -> Result<(PathBuf, AtomicFile)> {
-    let folder = target.parent().unwrap_or(Path::new(""));
-    if folder != Path::new("") {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| io_error(error, folder, "create the folder"))?;
-    }
     let path = folder.join("config.json");
     let mut file = AtomicFile::create(&path, Some(text.len() as u64), durability)?;
     file.write(text.as_bytes())?;

@@ -1,0 +1,551 @@
+//! What ranks hold of quantized checkpoints: pieces that are weights of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::path::Path;
+
+use tempfile::{TempDir, tempdir};
+use tensorhold::{
+    Checkpoint, Dequantize, Dtype, Error, ErrorKind, Held, Index, Memory, OpenOptions,
+    ParallelRules, Pattern, Result, SaveOptions, TensorSpec, Transfer, TransferOptions,
+    shape_size_bytes,
+};
+
+/// A tensor of a checkpoint: its name, type, shape and bytes.
+type Tensor = (String, Dtype, Vec<u64>, Vec<u8>);
+
+/// A checkpoint of one weight, `a.weight`, with other tensors beside it, and its configuration.
+struct Case {
+    name: &'static str,
+    config: &'static str,
+    tensors: Vec<Tensor>,
+}
+
+fn noise(dtype: Dtype, shape: &[u64]) -> Vec<u8> {
+    let size = shape_size_bytes(dtype, shape).unwrap();
+    let byte = |place: u64| (place.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as u8;
+    let scale = |place: u64| 0.5 + f32::from(byte(place)) / 256.0;
+    match dtype {
+        Dtype::F32 => (0..size / 4).flat_map(|n| scale(n).to_le_bytes()).collect(),
+        Dtype::BF16 => (0..size / 2)
+            .flat_map(|n| ((scale(n).to_bits() >> 16) as u16).to_le_bytes())
+            .collect(),
+        Dtype::F16 => (0..size / 2)
+            .flat_map(|n| (0x3800 | u16::from(byte(n)) << 2).to_le_bytes())
+            .collect(),
+        // No code is a NaN, no scale infinite.
+        Dtype::F8_E4M3 => (0..size).map(|n| byte(n) & 0x77).collect(),
+        Dtype::U8 => (0..size).map(|n| 100 + byte(n) % 32).collect(),
+        _ => (0..size).map(byte).collect(),
+    }
+}
+
+fn tensor(name: &str, dtype: Dtype, shape: &[u64]) -> Tensor {
+    (name.to_owned(), dtype, shape.to_vec(), noise(dtype, shape))
+}
+
+fn integers(name: &str, values: &[i32]) -> Tensor {
+    let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+    let shape = vec![values.len() as u64];
+    (name.to_owned(), Dtype::I32, shape, bytes.collect())
+}
+
+fn gptq(name: &'static str, bits: u64, index: Option<Vec<i32>>) -> Case {
+    let (rows, columns, group) = (128, 256, 32);
+    let mut tensors = vec![
+        tensor("a.qweight", Dtype::I32, &[columns * bits / 32, rows]),
+        tensor("a.qzeros", Dtype::I32, &[columns / group, rows * bits / 32]),
+        tensor("a.scales", Dtype::F16, &[columns / group, rows]),
+        tensor("a.bias", Dtype::F16, &[rows]),
+    ];
+    tensors.extend(index.map(|index| integers("a.g_idx", &index)));
+    let config = match bits {
+        4 => {
+            r#"{"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": false, "checkpoint_format": "gptq_v2"}"#
+        }
+        _ => {
+            r#"{"quant_method": "gptq", "bits": 3, "group_size": 32, "sym": false, "checkpoint_format": "gptq_v2"}"#
+        }
+    };
+    Case {
+        name,
+        config,
+        tensors,
+    }
+}
+
+fn shape_part(rows: i64, columns: i64) -> Tensor {
+    let bytes = [rows, columns].into_iter().flat_map(i64::to_le_bytes);
+    (
+        "a.weight_shape".to_owned(),
+        Dtype::I64,
+        vec![2],
+        bytes.collect(),
+    )
+}
+
+const FP8: &str = r#"{"quant_method": "fp8", "weight_block_size": [32, 64]}"#;
+const PACKED: &str = r#"{"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {"group_0": {
+    "targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 32}}}}"#;
+const CHANNELS: &str = r#"{"quant_method": "compressed-tensors", "format": "int-quantized", "config_groups": {"group_0": {
+    "targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", "symmetric": true, "strategy": "channel"}}}}"#;
+
+fn cases() -> Vec<Case> {
+    let in_order = (0..256).map(|column| column / 32).collect();
+    let by_activation = (0..256).map(|column| column * 7 % 8).collect();
+    vec![
+        gptq("gptq", 4, None),
+        gptq("gptq with groups in order", 4, Some(in_order)),
+        gptq("gptq by activation", 4, Some(by_activation)),
+        gptq("gptq of 3 bits", 3, None),
+        Case {
+            name: "awq",
+            config: r#"{"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm", "zero_point": true}"#,
+            tensors: vec![
+                tensor("a.qweight", Dtype::I32, &[256, 16]),
+                tensor("a.qzeros", Dtype::I32, &[4, 16]),
+                tensor("a.scales", Dtype::F16, &[4, 128]),
+            ],
+        },
+        Case {
+            name: "pack-quantized",
+            config: PACKED,
+            tensors: vec![
+                tensor("a.weight_packed", Dtype::I32, &[128, 32]),
+                tensor("a.weight_scale", Dtype::BF16, &[128, 8]),
+                tensor("a.weight_zero_point", Dtype::I32, &[16, 8]),
+                shape_part(128, 256),
+            ],
+        },
+        Case {
+            name: "int-quantized",
+            config: CHANNELS,
+            tensors: vec![
+                tensor("a.weight", Dtype::I8, &[128, 256]),
+                tensor("a.weight_scale", Dtype::BF16, &[128, 1]),
+            ],
+        },
+        Case {
+            name: "fp8 in blocks",
+            config: FP8,
+            tensors: vec![
+                // The last block of either kind is partial.
+                tensor("a.weight", Dtype::F8_E4M3, &[120, 248]),
+                tensor("a.weight_scale_inv", Dtype::F32, &[4, 4]),
+                tensor("a.input_scale", Dtype::F32, &[1]),
+            ],
+        },
+        Case {
+            name: "mxfp4 of experts",
+            config: r#"{"quant_method": "mxfp4"}"#,
+            tensors: vec![
+                tensor("a.weight_blocks", Dtype::U8, &[4, 128, 8, 16]),
+                tensor("a.weight_scales", Dtype::U8, &[4, 128, 8]),
+            ],
+        },
+        Case {
+            name: "nvfp4",
+            config: r#"{"quant_method": "modelopt", "quant_algo": "NVFP4"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::U8, &[128, 128]),
+                tensor("a.weight_scale", Dtype::F8_E4M3, &[128, 16]),
+                (
+                    "a.weight_scale_2".to_owned(),
+                    Dtype::F32,
+                    vec![],
+                    0.25f32.to_le_bytes().to_vec(),
+                ),
+                tensor("a.pre_quant_scale", Dtype::BF16, &[256]),
+            ],
+        },
+    ]
+}
+
+fn save(folder: &Path, tensors: &[Tensor], config: &str) {
+    let specs: Vec<TensorSpec<'_>> = tensors
+        .iter()
+        .map(|(name, dtype, shape, _)| TensorSpec {
+            name,
+            dtype: *dtype,
+            shape,
+        })
+        .collect();
+    let options = SaveOptions::default();
+    let path = folder.join("model.safetensors");
+    tensorhold::save_file(path, &specs, None, &options, |index| {
+        Ok((&tensors[index].3).into())
+    })
+    .unwrap();
+    let config = format!(r#"{{"quantization_config": {config}}}"#);
+    std::fs::write(folder.join("config.json"), config).unwrap();
+}
+
+impl Case {
+    fn save(&self) -> TempDir {
+        let folder = tempdir().unwrap();
+        save(folder.path(), &self.tensors, self.config);
+        folder
+    }
+}
+
+fn open(folder: &TempDir) -> Checkpoint {
+    Checkpoint::open(folder.path(), &OpenOptions::default()).unwrap()
+}
+
+fn rules(n_ranks: u64, pattern: &str, style: &str) -> ParallelRules {
+    let mut rules = ParallelRules::new(format!("tp={n_ranks}").parse().unwrap());
+    rules
+        .add(Pattern::new(pattern), "tp", style.parse().unwrap())
+        .unwrap();
+    rules
+}
+
+/// What a rank holds, read by a plan of it, as a checkpoint of its own.
+fn piece(checkpoint: &Checkpoint, held: &[Option<Held>], config: &str) -> (TempDir, u64) {
+    let plan = checkpoint.plan_held(held).unwrap();
+    let size_bytes = plan.size_bytes();
+    let options = TransferOptions::default();
+    let (buffers, _) = Transfer::run(plan, checkpoint.files(), Vec::new(), options, &mut |_| {
+        Ok(())
+    })
+    .unwrap();
+    let there = checkpoint
+        .tensors()
+        .zip(held)
+        .filter_map(|(tensor, held)| Some((tensor, held.as_ref()?)));
+    let tensors = there.zip(buffers).map(|((tensor, held), buffer)| {
+        let info = tensor.info();
+        let mut bytes = Memory::into_host(buffer).unwrap().to_vec();
+        if let Some(values) = &held.rewritten {
+            bytes = match info.dtype {
+                Dtype::I64 => values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect(),
+                _ => values
+                    .iter()
+                    .flat_map(|value| (*value as i32).to_le_bytes())
+                    .collect(),
+            };
+        }
+        (info.name.to_owned(), info.dtype, held.share.shape(), bytes)
+    });
+    let folder = tempdir().unwrap();
+    save(folder.path(), &tensors.collect::<Vec<_>>(), config);
+    (folder, size_bytes)
+}
+
+fn weights(checkpoint: &Checkpoint, index: &[Index]) -> (Vec<u64>, Vec<u8>) {
+    let quantization = checkpoint.quantization().unwrap();
+    let weight = quantization.find("a.weight").unwrap();
+    let wanted = Dequantize::whole(weight).part(index).cast(Dtype::F32);
+    let made = checkpoint.dequantize(&wanted).unwrap();
+    (wanted.shape().unwrap(), made.to_vec())
+}
+
+/// The index of a range of dimension `dim` of so many.
+fn index(rank: usize, dim: usize, range: std::ops::Range<u64>) -> Vec<Index> {
+    let mut index = vec![Index::ALL; rank];
+    index[dim] = Index::Range {
+        start: Some(range.start as i64),
+        stop: Some(range.end as i64),
+        step: None,
+    };
+    index
+}
+
+fn needed_bytes(checkpoint: &Checkpoint, index: &[Index]) -> u64 {
+    let quantization = checkpoint.quantization().unwrap();
+    let weight = quantization.find("a.weight").unwrap();
+    Dequantize::whole(weight)
+        .part(index)
+        .needed_bytes()
+        .unwrap()
+}
+
+fn all_held(checkpoint: &Checkpoint, rules: &ParallelRules) -> Result<Vec<Vec<Option<Held>>>> {
+    let bound = checkpoint.bind(rules)?;
+    (0..rules.mesh().n_ranks())
+        .map(|rank| bound.held(rank))
+        .collect()
+}
+
+#[test]
+fn pieces_are_weights_that_are_slices_of_the_whole_or_are_refused() {
+    let (mut n_legal, mut n_refused) = (0, 0);
+    for case in cases() {
+        let folder = case.save();
+        let checkpoint = open(&folder);
+        let shape = checkpoint.logical("a.weight").unwrap().shape;
+        for (n_ranks, dim) in [2u64, 4, 8]
+            .into_iter()
+            .flat_map(|n| (0..shape.len()).map(move |dim| (n, dim)))
+        {
+            let rules = rules(n_ranks, "a.weight", &format!("Shard({dim})"));
+            let name = format!("{} {n_ranks} {dim}", case.name);
+            let all = match all_held(&checkpoint, &rules) {
+                Ok(all) => all,
+                Err(error) => {
+                    assert_eq!(error.tensor(), Some("a.weight"), "{name}: {error}");
+                    assert!(
+                        error.message().contains("the nearest cuts are at"),
+                        "{name}: {error}"
+                    );
+                    assert!(error.hint().unwrap().contains("dequantize=True"), "{name}");
+                    n_refused += 1;
+                    continue;
+                }
+            };
+            let size = shape[dim].div_ceil(n_ranks);
+            for (rank, held) in (0..).zip(&all) {
+                let (start, end) = (
+                    (rank * size).min(shape[dim]),
+                    ((rank + 1) * size).min(shape[dim]),
+                );
+                let slice = index(shape.len(), dim, start..end);
+                let (piece, size_bytes) = piece(&checkpoint, held, case.config);
+                let found = weights(&open(&piece), &[]);
+                assert_eq!(found, weights(&checkpoint, &slice), "{name} {rank}");
+                let rest: u64 = checkpoint
+                    .tensors()
+                    .zip(held)
+                    .filter(|(tensor, _)| {
+                        ["bias", "shape", "input_scale", "pre_quant_scale", "g_idx"]
+                            .iter()
+                            .any(|end| tensor.info().name.ends_with(end))
+                    })
+                    .map(|(tensor, held)| {
+                        shape_size_bytes(tensor.info().dtype, &held.as_ref().unwrap().share.shape())
+                            .unwrap()
+                    })
+                    .sum();
+                let is_indexed = checkpoint.find("a.g_idx").is_some();
+                if !is_indexed {
+                    assert_eq!(
+                        size_bytes,
+                        needed_bytes(&checkpoint, &slice) + rest,
+                        "{name}"
+                    );
+                }
+            }
+            n_legal += 1;
+        }
+    }
+    assert!(n_legal > 40 && n_refused > 5, "{n_legal} {n_refused}");
+}
+
+fn shapes(
+    case: &Case,
+    rules: &ParallelRules,
+    rank: u64,
+) -> Vec<(String, Vec<u64>, Option<Vec<i64>>)> {
+    let folder = case.save();
+    let checkpoint = open(&folder);
+    let bound = checkpoint.bind(rules).unwrap();
+    let mut held: Vec<_> = bound
+        .tensors(rank)
+        .unwrap()
+        .into_iter()
+        .map(|found| {
+            (
+                found.name.to_owned(),
+                found.held.share.shape(),
+                found.held.rewritten,
+            )
+        })
+        .collect();
+    held.sort();
+    held
+}
+
+fn named(name: &str, shape: &[u64]) -> (String, Vec<u64>, Option<Vec<i64>>) {
+    (name.to_owned(), shape.to_vec(), None)
+}
+
+#[test]
+fn each_part_is_cut_at_the_same_place_in_its_own_dimension() {
+    let cases = cases();
+    let find = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
+    let rowwise = rules(2, "a", "rowwise");
+    assert_eq!(
+        shapes(find("gptq"), &rowwise, 1),
+        [
+            named("a.bias", &[128]),
+            named("a.qweight", &[16, 128]),
+            named("a.qzeros", &[4, 16]),
+            named("a.scales", &[4, 128]),
+        ]
+        .to_vec()
+    );
+    let colwise = rules(2, "a", "colwise");
+    assert_eq!(
+        shapes(find("nvfp4"), &colwise, 1),
+        [
+            named("a.pre_quant_scale", &[256]),
+            named("a.weight", &[64, 128]),
+            named("a.weight_scale", &[64, 16]),
+            named("a.weight_scale_2", &[]),
+        ]
+    );
+    assert_eq!(
+        shapes(find("nvfp4"), &rowwise, 1)[0],
+        named("a.pre_quant_scale", &[128])
+    );
+    let packed = shapes(find("pack-quantized"), &colwise, 0);
+    let (_, _, sizes) = packed
+        .iter()
+        .find(|held| held.0 == "a.weight_shape")
+        .unwrap();
+    assert_eq!(sizes.as_deref(), Some(&[64, 256][..]));
+}
+
+#[test]
+fn groups_in_order_are_counted_from_the_first_and_others_keep_all_scales() {
+    let cases = cases();
+    let find = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
+    let of = |name: &str, part: &str| {
+        let held = shapes(find(name), &rules(4, "a", "rowwise"), 3);
+        held.into_iter().find(|held| held.0 == part).unwrap()
+    };
+    assert_eq!(of("gptq with groups in order", "a.scales").1, [2, 128]);
+    let groups: Vec<i64> = (0..64).map(|column| column / 32).collect();
+    assert_eq!(of("gptq with groups in order", "a.g_idx").2, Some(groups));
+    assert_eq!(of("gptq by activation", "a.scales").1, [8, 128]);
+    assert_eq!(of("gptq by activation", "a.g_idx"), named("a.g_idx", &[64]));
+}
+
+#[test]
+fn fused_matrices_are_divided_one_by_one() {
+    for case in cases()
+        .into_iter()
+        .filter(|case| !case.name.starts_with("fp8"))
+    {
+        let folder = case.save();
+        let checkpoint = open(&folder);
+        let shape = checkpoint.logical("a.weight").unwrap().shape;
+        let dim = shape.len() - 2;
+        let rules = rules(2, "a", &format!("Fused({dim}, [64, 64])"));
+        for (rank, held) in (0..).zip(all_held(&checkpoint, &rules).unwrap()) {
+            let (piece, _) = piece(&checkpoint, &held, case.config);
+            let piece = open(&piece);
+            for (number, start) in [(0u64, 0u64), (1, 64)] {
+                let at = start + rank * 32;
+                let found = weights(
+                    &piece,
+                    &index(shape.len(), dim, number * 32..number * 32 + 32),
+                );
+                let expected = weights(&checkpoint, &index(shape.len(), dim, at..at + 32));
+                assert_eq!(found, expected, "{} {rank} {number}", case.name);
+            }
+        }
+    }
+}
+
+fn refused(case: &Case, rules: &ParallelRules) -> Error {
+    let folder = case.save();
+    let checkpoint = open(&folder);
+    all_held(&checkpoint, rules).unwrap_err()
+}
+
+#[test]
+fn a_refusal_says_the_unit_the_nearest_cuts_and_the_ways_out() {
+    let cases = cases();
+    let find = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
+    let error = refused(find("fp8 in blocks"), &rules(2, "a", "colwise"));
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(
+        error.message(),
+        "dimension 0 of size 120 would be cut at 60, inside a unit of 32: the nearest cuts are at 32 and 64"
+    );
+    assert_eq!(
+        error.hint(),
+        Some(
+            "divide it between units, as `Blocks(0, 32)` does; with `dequantize=True` every cut can be made"
+        )
+    );
+    let folder = find("fp8 in blocks").save();
+    let checkpoint = open(&folder);
+    let rules = rules(2, "a", "Blocks(0, 32)");
+    let held = all_held(&checkpoint, &rules).unwrap();
+    let (piece, _) = piece(&checkpoint, &held[1], FP8);
+    assert_eq!(
+        weights(&open(&piece), &[]),
+        weights(&checkpoint, &index(2, 0, 64..120))
+    );
+}
+
+#[test]
+fn rules_name_weights_and_not_their_parts() {
+    let cases = cases();
+    let error = refused(&cases[0], &rules(2, "a.qweight", "Shard(0)"));
+    assert_eq!(error.message(), "rule `a.qweight` names no tensor");
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("without quantization, such as `a.weight`"),
+        "{hint}"
+    );
+}
+
+#[test]
+fn what_is_not_read_is_held_whole_and_not_divided() {
+    let case = Case {
+        name: "marlin",
+        config: r#"{"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "marlin"}"#,
+        tensors: vec![
+            tensor("a.B", Dtype::I32, &[16, 128]),
+            tensor("a.s", Dtype::F16, &[2, 64]),
+            tensor("b.weight", Dtype::F32, &[4, 4]),
+        ],
+    };
+    let error = refused(&case, &rules(2, "a", "colwise"));
+    assert_eq!(
+        (error.kind(), error.tensor()),
+        (ErrorKind::Unsupported, Some("a.weight"))
+    );
+    let held = shapes(&case, &rules(2, "b", "colwise"), 0);
+    let expected = [
+        named("a.B", &[16, 128]),
+        named("a.s", &[2, 64]),
+        named("b.weight", &[2, 4]),
+    ];
+    assert_eq!(held, expected);
+}
+
+#[test]
+fn numbers_can_be_cut_everywhere() {
+    for case in cases() {
+        let folder = case.save();
+        let checkpoint = open(&folder);
+        let rules = rules(3, "a", "rowwise");
+        let bound = checkpoint.bind(&rules).unwrap();
+        let shape = checkpoint.logical("a.weight").unwrap().shape;
+        let held = bound.logical(2).unwrap();
+        let weight = held.iter().find(|held| held.name == "a.weight").unwrap();
+        let size = shape[shape.len() - 1].div_ceil(3);
+        let ranges = weight.held.share.ranges();
+        assert_eq!(ranges[shape.len() - 1][0], size * 2..shape[shape.len() - 1]);
+        assert_eq!(weight.shape, shape);
+        let names: Vec<&str> = held.iter().map(|held| held.name).collect();
+        assert!(
+            !names.contains(&"a.scales") && !names.contains(&"a.input_scale"),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn the_plan_of_a_rank_counts_what_its_piece_takes() {
+    let case = cases().remove(0);
+    let folder = case.save();
+    let checkpoint = open(&folder);
+    let rules = rules(2, "a", "rowwise");
+    let plan = checkpoint
+        .rank_plan(&checkpoint.bind(&rules).unwrap(), 1)
+        .unwrap();
+    // Half of codes, zeros and scales, all of the bias.
+    assert_eq!(
+        plan.held_bytes,
+        (32 * 128 * 4 + 8 * 16 * 4 + 8 * 128 * 2) / 2 + 256
+    );
+    assert_eq!(plan.n_tensors, 4);
+}
