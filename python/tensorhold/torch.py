@@ -106,6 +106,10 @@ _NARROW: dict[Any, str] = {
     if hasattr(torch, name := f"{prefix}{width}")
 }
 
+_NARROW_CODES: dict[str, Any] = {
+    ("U" if name[0] == "u" else "I") + name[-1]: dtype for dtype, name in _NARROW.items()
+}
+
 _SIZE: dict[Any, int] = {dtype: dtype.itemsize for dtype in _TYPES.values()}
 
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from tensorhold._errors import ArgumentError
 from tensorhold.checkpoint import Checkpoint
 from tensorhold.parallel._box import Box, box_of, row_strides
-from tensorhold.torch import _getdtype, _packed_shape
+from tensorhold.torch import _NARROW_CODES, _getdtype, _packed_shape
 
 __all__ = ["Placeholder"]
 
@@ -161,9 +161,10 @@ class Placeholder(torch.Tensor):
 
     @classmethod
     def whole(cls, checkpoint: Checkpoint, name: str) -> Placeholder:
-        info = checkpoint.info(name)
+        # As a reader sees it: of integers narrower than a byte, not of their container.
+        info = checkpoint.slice(name)
         with _naming(name):
-            dtype = _getdtype(info.dtype)
+            dtype = _NARROW_CODES.get(info.dtype) or _getdtype(info.dtype)
         shape = info.shape
         if info.dtype == "F4":
             shape = tuple(_packed_shape(name, list(shape)))

@@ -240,3 +240,21 @@ def test_values_are_not_saved_unpacked() -> None:
     )
     with pytest.raises(tensorhold.SafetensorError, match="are stored packed"):
         tensorhold.serialize({"t": spec})
+
+
+def test_placeholders_and_shares_tell_what_they_give() -> None:
+    torch = pytest.importorskip("torch")
+    from tensorhold import parallel
+
+    values = numbers("int4", (4, 6))
+    pathlib.Path("t.safetensors").write_bytes(container("int4", values))
+    placeholder = parallel.lazy("t.safetensors")["t"]
+    assert (placeholder.dtype, placeholder.shape) == (torch.int4, (4, 6))
+    room = torch.zeros(2, 6, dtype=torch.int8).view(torch.int4)
+    room.copy_(placeholder[1:3])
+    assert same(room, values[1:3])
+    assert same(placeholder[::2].contiguous().view(torch.int8), values[::2])
+    # A rank holds a part of the container.
+    held = parallel.load("t.safetensors", mesh={"tp": 2}, rank=1, rules={"t": "colwise"})
+    assert held["t"].dtype == torch.uint8
+    assert np.array_equal(held["t"].numpy(), packed(values, 4)[2:])
