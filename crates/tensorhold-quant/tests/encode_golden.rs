@@ -218,3 +218,40 @@ fn every_weight_is_within_half_a_step_of_what_its_code_is() {
         }
     }
 }
+
+#[test]
+fn the_greatest_weight_of_e5m2_is_its_greatest_finite_number() {
+    let weights = weights(4, Dtype::F32);
+    let groups = Groups {
+        rows: 1,
+        columns: COLUMNS as u64,
+    };
+    let coding = Coding::new(Code::Float(FloatCode::E5m2), Dtype::F32).unwrap();
+    let mut extremes = vec![Extremes::default(); ROWS];
+    coding
+        .observe(&weights, COLUMNS, groups, &mut extremes)
+        .unwrap();
+    let scales: Vec<_> = extremes
+        .iter()
+        .map(|one| coding.scale(*one, 1.0).unwrap())
+        .collect();
+    let mut codes = vec![0; weights.len()];
+    coding
+        .encode(&weights, COLUMNS, groups, &scales, 1.0, &mut codes)
+        .unwrap();
+    for (row, (weights, codes)) in weights
+        .chunks(COLUMNS)
+        .zip(codes.chunks(COLUMNS))
+        .enumerate()
+    {
+        for (weight, code) in weights.iter().zip(codes) {
+            let value = FloatCode::E5m2.value(*code);
+            assert!(value.abs() <= 57344.0, "row {row}: {value}");
+            let error = (value * scales[row].value - weight).abs();
+            assert!(error <= weight.abs() / 8.0 + scales[row].value, "{weight}");
+        }
+        let is_greatest = |code: &u8| FloatCode::E5m2.value(*code).abs() == 57344.0;
+        let is_zero = weights.iter().all(|weight| *weight == 0.0);
+        assert_eq!(codes.iter().any(is_greatest), !is_zero, "row {row}");
+    }
+}

@@ -275,7 +275,7 @@ def test_progress_counts_to_the_end_and_can_stop(tmp_path: Path) -> None:
 
 
 def test_large_weights_are_the_same_by_windows(tmp_path: Path) -> None:
-    """Windows are of a million weights: here each scheme has several."""
+    """Windows are of a part of a weight: here each scheme has several."""
     large = np.random.default_rng(5).normal(0, 0.02, (2080, 2048)).astype(np.float32)
     (tmp_path / "source").mkdir()
     for dtype, schemes in [

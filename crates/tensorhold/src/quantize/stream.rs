@@ -23,8 +23,12 @@ use super::scheme::{IntLayout, Part, PartSpec, QuantizeScheme};
 use crate::checkpoint::Tensor;
 use crate::read::{allocate, read_selection};
 
-/// So many weights are computed at once by a thread: 4 MiB as F32.
-const WINDOW: u64 = 1 << 20;
+/// So many weights are computed at once by a thread: 1 MiB as F32, which the allocator keeps for the next window.
+const WINDOW: u64 = 1 << 18;
+/// So many where a window is of columns, since few bytes of each row are read for it.
+const WINDOW_OF_COLUMNS: u64 = 1 << 21;
+/// Weights that go through a cast at once.
+const BLOCK: usize = 1024;
 /// A file's bytes are copied in pieces that stay in the cache.
 const PIECE_BYTES: u64 = 1 << 20;
 /// More threads than this wait for memory.
@@ -88,7 +92,12 @@ impl Weight<'_> {
         };
         // No order of codes has longer words.
         let unit = least_common_multiple(group, 32);
-        let size = (WINDOW / across.max(1) / unit).max(1).saturating_mul(unit);
+        let window = if along_columns {
+            WINDOW_OF_COLUMNS
+        } else {
+            WINDOW
+        };
+        let size = (window / across.max(1) / unit).max(1).saturating_mul(unit);
         let cut = |start: u64| {
             let range = start..start.saturating_add(size).min(length);
             let (rows, columns) = match along_columns {
@@ -462,14 +471,16 @@ fn cast_all(from: Dtype, bytes: &[u8], to: Dtype) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn as_numbers(from: Dtype, bytes: &[u8]) -> Result<Vec<f32>> {
-    let singles = cast_all(from, bytes, Dtype::F32)?;
-    Ok(singles
-        .as_chunks()
-        .0
-        .iter()
-        .copied()
-        .map(f32::from_le_bytes)
-        .collect())
+    let width = from.width_bytes().unwrap_or(1) as usize;
+    let mut singles = [0; 4 * BLOCK];
+    let mut numbers = Vec::with_capacity(bytes.len() / width);
+    for bytes in bytes.chunks(width * BLOCK) {
+        let singles = &mut singles[..bytes.len() / width * 4];
+        cast(from, bytes, Dtype::F32, singles)?;
+        let block = singles.as_chunks().0.iter();
+        numbers.extend(block.copied().map(f32::from_le_bytes));
+    }
+    Ok(numbers)
 }
 
 /// The size of a range in memory.
