@@ -289,14 +289,19 @@ fn kind(module: &Module) -> String {
 fn kind_of(shape: &Shape) -> String {
     let Shape {
         dtype,
+        narrow,
         dims,
         scheme,
     } = shape;
+    let dtype = match narrow {
+        Some(narrow) => narrow.to_string(),
+        None => dtype.to_string(),
+    };
     match (scheme, dims) {
         (None, Some(dims)) => format!("{dtype} {dims:?}"),
         (Some(scheme), Some(dims)) => format!("{scheme} for {dtype} {dims:?}"),
         (Some(scheme), None) => format!("{scheme}, of unknown shape"),
-        (None, None) => dtype.to_string(),
+        (None, None) => dtype,
     }
 }
 

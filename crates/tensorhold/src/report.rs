@@ -11,6 +11,7 @@ use tensorhold_core::{Dtype, TensorInfo, n_elements};
 use tensorhold_quant::detect::{Quantization, QuantizedWeight, SchemeName};
 
 use crate::checkpoint::Checkpoint;
+use crate::subbyte::{NarrowInt, NarrowTensor};
 use tree::Entry;
 
 pub use rows::{Row, rows};
@@ -57,7 +58,8 @@ impl SchemeTotals {
 pub struct Totals {
     /// The number of tensors.
     pub n_tensors: u64,
-    /// The number of their elements, which are a model's parameters; of quantized weights, those that they have without quantization.
+    /// The number of their elements, which are a model's parameters; of quantized weights, those that they have without quantization, and of packed
+    /// integers those.
     pub n_elements: u64,
     /// The bytes they take.
     pub size_bytes: u64,
@@ -87,6 +89,8 @@ pub struct Module {
 pub struct Shape {
     /// The element type; of a quantized weight, the one that its values are given as.
     pub dtype: Dtype,
+    /// The type of integers narrower than a byte, which the tensor holds as `dtype`.
+    pub narrow: Option<NarrowInt>,
     /// The size in each dimension; `None` for a quantized weight of which it is not known.
     pub dims: Option<Vec<u64>>,
     /// What the weight is written in, if it is quantized.
@@ -98,7 +102,9 @@ impl Report {
     #[must_use]
     pub fn of(checkpoint: &Checkpoint) -> Report {
         Report::of_tensors(
-            checkpoint.tensors().map(|tensor| tensor.info()),
+            checkpoint
+                .tensors()
+                .map(|tensor| (tensor.info(), tensor.narrow())),
             &Quantization::default(),
         )
     }
@@ -106,12 +112,14 @@ impl Report {
     /// The sums over `checkpoint` as it is without quantization: a weight has its elements and the bytes of all its parts.
     #[must_use]
     pub fn logical(checkpoint: &Checkpoint, quantization: &Quantization) -> Report {
-        let tensors = checkpoint.tensors().map(|tensor| tensor.info());
+        let tensors = checkpoint
+            .tensors()
+            .map(|tensor| (tensor.info(), tensor.narrow()));
         Report::of_tensors(tensors, quantization)
     }
 
     fn of_tensors<'a>(
-        tensors: impl Iterator<Item = TensorInfo<'a>>,
+        tensors: impl Iterator<Item = (TensorInfo<'a>, Option<&'a NarrowTensor>)>,
         quantization: &'a Quantization,
     ) -> Report {
         let mut sums = Sums::default();
@@ -119,11 +127,11 @@ impl Report {
             .parts()
             .map(|part| (part, Totals::default()))
             .collect();
-        for info in tensors {
+        for (info, narrow) in tensors {
             sums.add_dtype(&info);
             match parts.get_mut(info.name) {
                 Some(part) => *part = Totals::of(&info),
-                None => sums.add(info.name, Entry::of(&info)),
+                None => sums.add(info.name, Entry::of(&info, narrow)),
             }
         }
         for weight in &quantization.weights {
@@ -176,6 +184,7 @@ impl<'a> Sums<'a> {
         of_scheme.add(&totals, n_elements.is_some());
         let entry = Entry {
             dtype: weight.dtype,
+            narrow: None,
             dims: weight.shape(),
             scheme: Some(weight.scheme),
             totals,
@@ -210,12 +219,17 @@ impl SchemeTotals {
 }
 
 impl<'a> Entry<'a> {
-    fn of(info: &TensorInfo<'a>) -> Entry<'a> {
+    fn of(info: &TensorInfo<'a>, narrow: Option<&'a NarrowTensor>) -> Entry<'a> {
+        let totals = Totals::of(info);
         Entry {
             dtype: info.dtype,
-            dims: Some(info.shape),
+            narrow: narrow.map(NarrowTensor::dtype),
+            dims: Some(narrow.map_or(info.shape, NarrowTensor::shape)),
             scheme: None,
-            totals: Totals::of(info),
+            totals: Totals {
+                n_elements: narrow.map_or(totals.n_elements, NarrowTensor::n_values),
+                ..totals
+            },
         }
     }
 }

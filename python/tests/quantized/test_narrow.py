@@ -258,3 +258,10 @@ def test_placeholders_and_shares_tell_what_they_give() -> None:
     held = parallel.load("t.safetensors", mesh={"tp": 2}, rank=1, rules={"t": "colwise"})
     assert held["t"].dtype == torch.uint8
     assert np.array_equal(held["t"].numpy(), packed(values, 4)[2:])
+
+
+def test_inspect_counts_integers() -> None:
+    pathlib.Path("t.safetensors").write_bytes(container("uint3", numbers("uint3", (4, 6))))
+    shown = command("inspect", "t.safetensors").stdout
+    assert "1 tensor, 24 parameters, 12 B" in shown
+    assert "U3 [4, 6]" in shown

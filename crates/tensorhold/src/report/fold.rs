@@ -60,6 +60,7 @@ fn module(tree: &Structured<'_>, group: &Group, times: u64) -> Vec<Module> {
     let times = times.saturating_mul(n_folded);
     let shape = |entry: &Entry<'_>| Shape {
         dtype: entry.dtype,
+        narrow: entry.narrow,
         dims: entry.dims.map(<[u64]>::to_vec),
         scheme: entry.scheme,
     };

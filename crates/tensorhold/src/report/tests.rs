@@ -13,7 +13,7 @@ fn report(tensors: &[Named]) -> Report {
         shape,
         offsets: ByteRange::new(0, shape_size_bytes(*dtype, shape).unwrap()),
     });
-    Report::of_tensors(tensors, &Quantization::default())
+    Report::of_tensors(tensors.map(|info| (info, None)), &Quantization::default())
 }
 
 fn f32s(names: &[&str]) -> Report {

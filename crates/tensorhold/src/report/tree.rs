@@ -12,6 +12,7 @@ use tensorhold_core::Dtype;
 use tensorhold_quant::detect::SchemeName;
 
 use super::Totals;
+use crate::subbyte::NarrowInt;
 
 /// Names are cut into at most so many labels; the last keeps its dots. No model comes near, and a file cannot
 /// bring a tree that is deeper than the stack.
@@ -38,6 +39,7 @@ struct Node<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Entry<'a> {
     pub dtype: Dtype,
+    pub narrow: Option<NarrowInt>,
     /// None where it is a weight whose shape is not known.
     pub dims: Option<&'a [u64]>,
     pub scheme: Option<SchemeName>,
