@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::{TempDir, tempdir};
 use tensorhold::{
-    Checkpoint, Dequantize, Dtype, Error, ErrorKind, Held, Index, Memory, OpenOptions,
+    Assembled, Checkpoint, Dequantize, Dtype, Error, ErrorKind, Held, Index, Memory, OpenOptions,
     ParallelRules, Pattern, Result, SaveOptions, TensorSpec, Transfer, TransferOptions,
     shape_size_bytes,
 };
@@ -141,6 +141,56 @@ fn cases() -> Vec<Case> {
             tensors: vec![
                 tensor("a.weight_blocks", Dtype::U8, &[4, 128, 8, 16]),
                 tensor("a.weight_scales", Dtype::U8, &[4, 128, 8]),
+            ],
+        },
+        Case {
+            name: "fp8 of a tensor",
+            config: r#"{"quant_method": "modelopt", "quant_algo": "FP8"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::F8_E4M3, &[128, 256]),
+                tensor("a.weight_scale", Dtype::F32, &[]),
+            ],
+        },
+        Case {
+            name: "fp8 in blocks with room between",
+            config: r#"{"quant_method": "modelopt", "quant_algo": "FP8_PB_WO"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::F8_E4M3, &[256, 512]),
+                tensor("a.weight_scale", Dtype::F32, &[2, 1, 4, 1]),
+            ],
+        },
+        Case {
+            name: "mxfp8",
+            config: r#"{"quant_method": "compressed-tensors", "format": "mxfp8-quantized", "config_groups": {}}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::F8_E4M3, &[64, 256]),
+                tensor("a.weight_scale", Dtype::U8, &[64, 8]),
+            ],
+        },
+        Case {
+            name: "mxfp4 in its own type",
+            config: r#"{"quant_method": "quark"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::F4, &[64, 256]),
+                tensor("a.weight_scale", Dtype::F8_E8M0, &[64, 8]),
+            ],
+        },
+        Case {
+            name: "mlx",
+            config: r#"{"group_size": 32, "bits": 6}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::U32, &[64, 48]),
+                tensor("a.scales", Dtype::F16, &[64, 8]),
+                tensor("a.biases", Dtype::F16, &[64, 8]),
+            ],
+        },
+        Case {
+            name: "bnb-int8",
+            config: r#"{"quant_method": "bitsandbytes", "load_in_8bit": true}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::I8, &[64, 128]),
+                tensor("a.SCB", Dtype::F32, &[64]),
+                ("a.weight_format".to_owned(), Dtype::U8, vec![], vec![0]),
             ],
         },
         Case {
@@ -310,9 +360,16 @@ fn pieces_are_weights_that_are_slices_of_the_whole_or_are_refused() {
                     .tensors()
                     .zip(held)
                     .filter(|(tensor, _)| {
-                        ["bias", "shape", "input_scale", "pre_quant_scale", "g_idx"]
-                            .iter()
-                            .any(|end| tensor.info().name.ends_with(end))
+                        [
+                            "bias",
+                            "shape",
+                            "input_scale",
+                            "pre_quant_scale",
+                            "weight_format",
+                            "g_idx",
+                        ]
+                        .iter()
+                        .any(|end| tensor.info().name.ends_with(end))
                     })
                     .map(|(tensor, held)| {
                         shape_size_bytes(tensor.info().dtype, &held.as_ref().unwrap().share.shape())
@@ -424,17 +481,15 @@ fn fused_matrices_are_divided_one_by_one() {
         let checkpoint = open(&folder);
         let shape = checkpoint.logical("a.weight").unwrap().shape;
         let dim = shape.len() - 2;
-        let rules = rules(2, "a", &format!("Fused({dim}, [64, 64])"));
+        let (half, quarter) = (shape[dim] / 2, shape[dim] / 4);
+        let rules = rules(2, "a", &format!("Fused({dim}, [{half}, {half}])"));
         for (rank, held) in (0..).zip(all_held(&checkpoint, &rules).unwrap()) {
             let (piece, _) = piece(&checkpoint, &held, case.config);
             let piece = open(&piece);
-            for (number, start) in [(0u64, 0u64), (1, 64)] {
-                let at = start + rank * 32;
-                let found = weights(
-                    &piece,
-                    &index(shape.len(), dim, number * 32..number * 32 + 32),
-                );
-                let expected = weights(&checkpoint, &index(shape.len(), dim, at..at + 32));
+            for number in 0..2 {
+                let (to, at) = (number * quarter, number * half + rank * quarter);
+                let found = weights(&piece, &index(shape.len(), dim, to..to + quarter));
+                let expected = weights(&checkpoint, &index(shape.len(), dim, at..at + quarter));
                 assert_eq!(found, expected, "{} {rank} {number}", case.name);
             }
         }
@@ -548,4 +603,74 @@ fn the_plan_of_a_rank_counts_what_its_piece_takes() {
         (32 * 128 * 4 + 8 * 16 * 4 + 8 * 128 * 2) / 2 + 256
     );
     assert_eq!(plan.n_tensors, 4);
+}
+
+#[test]
+fn what_says_the_shape_of_all_of_a_weight_is_not_divided_with_it() {
+    let state =
+        r#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [64, 128]}"#;
+    let name = "a.weight.quant_state.bitsandbytes__nf4".to_owned();
+    let case = Case {
+        name: "bnb-nf4",
+        config: r#"{"quant_method": "bitsandbytes", "load_in_4bit": true}"#,
+        tensors: vec![
+            tensor("a.weight", Dtype::U8, &[4096, 1]),
+            tensor("a.weight.absmax", Dtype::F32, &[128]),
+            tensor("a.weight.quant_map", Dtype::F32, &[16]),
+            (name, Dtype::U8, vec![state.len() as u64], state.into()),
+        ],
+    };
+    let error = refused(&case, &rules(2, "a", "colwise"));
+    assert_eq!(
+        (error.kind(), error.tensor()),
+        (ErrorKind::Unsupported, Some("a.weight"))
+    );
+    assert!(error.hint().unwrap().contains("dequantize=True"), "{error}");
+    let folder = case.save();
+    let checkpoint = open(&folder);
+    let rules = rules(2, "a", "colwise");
+    let held = checkpoint.bind(&rules).unwrap().logical(1).unwrap();
+    assert_eq!(held[0].held.share.ranges()[0][0], 32..64);
+}
+
+#[test]
+fn a_resharded_checkpoint_has_for_each_rank_what_it_needs_of_the_parts() {
+    for case in cases()
+        .into_iter()
+        .filter(|case| case.name.starts_with("gptq"))
+    {
+        let folder = case.save();
+        let checkpoint = open(&folder);
+        let rules = rules(2, "a", "rowwise");
+        let target = tempdir().unwrap();
+        let source = Assembled::open(folder.path(), &OpenOptions::default()).unwrap();
+        let options = SaveOptions::default();
+        let written =
+            tensorhold::reshard(&source, &rules, target.path(), &options, &mut |_| {}).unwrap();
+        let second = Checkpoint::open(&written[1], &OpenOptions::default()).unwrap();
+        let held = checkpoint.held(&rules, 1).unwrap();
+        for (tensor, held) in checkpoint.tensors().zip(held) {
+            let share = held.unwrap().share;
+            // What the first rank has, too, is with that.
+            let found = second
+                .find(tensor.info().name)
+                .map(|found| found.info().shape.to_vec());
+            let expected = (!share.is_whole()).then(|| share.shape());
+            assert_eq!(found, expected, "{} {}", case.name, tensor.info().name);
+        }
+        let whole = Assembled::open(target.path(), &OpenOptions::default()).unwrap();
+        for tensor in whole.tensors() {
+            let mut bytes = Vec::new();
+            whole
+                .stream(tensor, &tensor.ranges(), &mut |some| {
+                    bytes.extend_from_slice(some);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(
+                bytes,
+                checkpoint.tensor(&tensor.name).unwrap().read().unwrap()
+            );
+        }
+    }
 }

@@ -12,12 +12,15 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tensorhold_core::{Error, ErrorKind, ParallelRules, Result, Share, TensorSpec};
+use tensorhold_core::{
+    BoundRules, Error, ErrorKind, Held as Holding, ParallelRules, Result, Share, TensorSpec,
+};
 use tensorhold_io::{Durability, io_error, sync_folder};
 
 use super::consolidate::borrowed;
 use super::read::Windows;
 use super::{Assembled, WholeTensor, cover, files, words};
+use crate::parallel::CheckpointRules;
 use crate::reshard::refuse_own_folder;
 use crate::save::{SaveOptions, Turn, save_streamed};
 
@@ -32,6 +35,9 @@ type Ranges = Vec<Range<u64>>;
 /// one for each rank, and, where a rank holds several boxes of a tensor, further ones for these. What several ranks hold is written for
 /// the first of them. All files are complete before any of them gets its name; those of an earlier save go then. `progress` is told the
 /// bytes that were written; some MB are in memory at a time. Gives the paths that were written.
+///
+/// Of a source that has its tensors whole, rules name quantized weights as without quantization, and each rank gets what its share needs
+/// of their parts, as it stands there: what a part says of the whole weight it says of the pieces together.
 ///
 /// # Errors
 /// Those of [`ParallelRules::bind`], of [`BoundRules::held`](tensorhold_core::BoundRules::held) and of [`Assembled::stream`];
@@ -98,10 +104,7 @@ fn divide(source: &Assembled, rules: &ParallelRules) -> Result<BTreeMap<(u64, us
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     }
     let tensors = source.tensors();
-    let named = tensors
-        .iter()
-        .map(|tensor| (&tensor.name[..], &tensor.shape[..]));
-    let rules = rules.bind(named.collect())?;
+    let rules = Bound::of(source, rules)?;
     let mut seen: Vec<HashSet<Ranges>> = vec![HashSet::new(); tensors.len()];
     // The first file is there also where there is no tensor.
     let mut by_file = BTreeMap::from([((0, 0), Vec::new())]);
@@ -125,6 +128,36 @@ fn divide(source: &Assembled, rules: &ParallelRules) -> Result<BTreeMap<(u64, us
         require_all(tensor, seen)?;
     }
     Ok(by_file)
+}
+
+/// Rules for whole tensors, or for those of a checkpoint, some of which may be parts of quantized weights.
+enum Bound<'a> {
+    Assembled(BoundRules<'a>),
+    Plain(CheckpointRules<'a>),
+}
+
+impl<'a> Bound<'a> {
+    fn of(source: &'a Assembled, rules: &'a ParallelRules) -> Result<Bound<'a>> {
+        let tensors = source.tensors();
+        let is_whole = |tensor: &WholeTensor| match &tensor.chunks[..] {
+            [chunk] => chunk.ranges == tensor.ranges(),
+            _ => false,
+        };
+        if tensors.iter().all(is_whole) {
+            return source.checkpoint().bind(rules).map(Bound::Plain);
+        }
+        let named = tensors
+            .iter()
+            .map(|tensor| (&tensor.name[..], &tensor.shape[..]));
+        rules.bind(named.collect()).map(Bound::Assembled)
+    }
+
+    fn held(&self, rank: u64) -> Result<Vec<Option<Holding>>> {
+        match self {
+            Bound::Assembled(rules) => rules.held(rank),
+            Bound::Plain(rules) => rules.held(rank),
+        }
+    }
 }
 
 /// What a rank holds, in boxes without a gap. A tensor without elements is one box.
