@@ -115,35 +115,15 @@ impl Quantize {
     fn show(&self, done: &Quantized) -> Done<()> {
         let mut out = stdout();
         let quantized = || done.tensors.iter().filter(|tensor| tensor.kept.is_none());
-        let width = quantized()
-            .map(|tensor| tensor.name.len())
-            .max()
-            .unwrap_or(0);
+        let width = quantized().map(|tensor| tensor.name.len()).max();
         for tensor in quantized() {
-            let name = Escaped(&tensor.name).to_string();
-            let [before, after] =
-                [tensor.size_before, tensor.size_after].map(|size| Bytes(size).to_string());
-            write!(
-                out,
-                "{name:width$}  {} -> {}  {before:>7} -> {after:>7}",
-                tensor.dtype, self.scheme
-            )?;
-            if let Some(error) = tensor.error {
-                write!(
-                    out,
-                    "  off by {:.3e} at most, {:.2}% in all",
-                    error.greatest,
-                    error.relative * 100.0
-                )?;
-            }
-            writeln!(out)?;
+            writeln!(out, "{}", self.line(tensor, width.unwrap_or(0)))?;
         }
         for (why, count, size) in kept(&done.tensors) {
-            let what = counted(count, "tensor");
+            let (what, size) = (counted(count, "tensor"), Bytes(size));
             writeln!(
                 out,
-                "{DIM}{what} as before, {}: {}{DIM:#}",
-                Bytes(size),
+                "{DIM}{what} as before, {size}: {}{DIM:#}",
                 why.reason()
             )?;
         }
@@ -159,6 +139,22 @@ impl Quantize {
             "{BOLD}{what} {would}quantized: {before} -> {after} in all{BOLD:#}"
         )?;
         Ok(out.flush()?)
+    }
+
+    /// A weight, with its name so wide.
+    fn line(&self, tensor: &QuantizedTensor, width: usize) -> String {
+        let name = Escaped(&tensor.name).to_string();
+        let sizes = [tensor.size_before, tensor.size_after];
+        let [before, after] = sizes.map(|size| Bytes(size).to_string());
+        let (dtype, scheme) = (tensor.dtype, &self.scheme);
+        let error = tensor.error.map_or_else(String::new, |error| {
+            let relative = error.relative * 100.0;
+            format!(
+                "  off by {:.3e} at most, {relative:.2}% in all",
+                error.greatest
+            )
+        });
+        format!("{name:width$}  {dtype} -> {scheme}  {before:>7} -> {after:>7}{error}")
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) use stream::{
     Put, Quantizer, as_numbers, columns, group_index, lines, range_index, size, transposed,
 };
 pub use verify::WeightError;
-pub(crate) use verify::{read_need, reopen};
+pub(crate) use verify::read_need;
 
 /// What is in one shard where nothing else is asked for, as Transformers has it.
 const SHARD_BYTES: u64 = 5_000_000_000;
@@ -128,51 +128,51 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let (source, target) = (source.as_ref(), shard_target(target.as_ref())?);
     options.scheme.checked()?;
-    let opened = Checkpoint::open(
-        source,
-        &OpenOptions {
-            backend: Backend::Pread,
-            ..OpenOptions::default()
-        },
-    )?;
+    let opened = open_plain(source)?;
     refuse_own_folder(&opened, &target)?;
-    let text = config::config_of(source)?;
-    let plain = config::Plain::of(text.as_deref())?;
+    let plain = config::Plain::of(config::config_of(source)?.as_deref())?;
+    refuse_quantized(&opened)?;
     let kept = choose::choose(&opened, &options.include, &options.ignore)?;
     let plan = Plan::of(&opened, &kept, options)?;
-    let value = config::quantization_config(options.scheme, &plan.ignored());
-    let text = plain.with(&value);
+    let config = config::quantization_config(options.scheme, &plan.ignored());
     let mut tensors = plan.tensors(&kept)?;
-    if options.dry_run {
-        return Ok(Quantized {
-            paths: Vec::new(),
-            tensors,
-        });
-    }
-    let beside = target.parent().unwrap_or(Path::new("")).to_owned();
-    make_folder(&beside)?;
-    let (path, file) = config::prepare(&beside, &text, options.save.durability)?;
-    let mut job = Job {
-        quantizer: Quantizer::new(options.n_threads),
-        total: plan.size_bytes(options.verify)?,
-        done: 0,
-        progress,
-    };
-    let mut paths = job.write(&plan, &target, options)?;
-    file.commit()?;
-    paths.push(path);
-    if options.verify {
-        job.verify(&plan, &paths, &mut tensors)?;
+    let mut paths = Vec::new();
+    if !options.dry_run {
+        let (path, file) = config::prepare(&target, &plain.with(&config), options.save.durability)?;
+        let mut job = Job {
+            quantizer: Quantizer::new(options.n_threads),
+            total: plan.size_bytes(options.verify)?,
+            done: 0,
+            progress,
+        };
+        paths = job.write(&plan, &target, options)?;
+        file.commit()?;
+        if options.verify {
+            job.verify(&plan, &paths, &mut tensors)?;
+        }
+        paths.push(path);
     }
     Ok(Quantized { paths, tensors })
 }
 
-pub(crate) fn make_folder(folder: &Path) -> Result<()> {
-    if folder == Path::new("") {
+/// Refuses a checkpoint of which something is quantized, whatever says so: one configuration could not be of both.
+fn refuse_quantized(source: &Checkpoint) -> Result<()> {
+    let quantization = source.quantization()?;
+    let Some(weight) = quantization.weights.first() else {
         return Ok(());
-    }
-    std::fs::create_dir_all(folder)
-        .map_err(|error| tensorhold_io::io_error(error, folder, "create the folder"))
+    };
+    let message = format!("a weight is quantized already, in {}", weight.scheme);
+    let error = Error::new(ErrorKind::InvalidArgument, message).with_tensor(&*weight.name);
+    Err(error.with_hint("make floats of them first: `tensorhold dequantize`"))
+}
+
+/// A checkpoint whose files are read and not mapped, so that its pages do not count as memory of the process.
+pub(crate) fn open_plain(path: &Path) -> Result<Checkpoint> {
+    let options = OpenOptions {
+        backend: Backend::Pread,
+        ..OpenOptions::default()
+    };
+    Checkpoint::open(path, &options)
 }
 
 /// What is to be written.
@@ -202,48 +202,54 @@ impl<'a> Plan<'a> {
         kept: &[Option<Kept>],
         options: &QuantizeOptions,
     ) -> Result<Plan<'a>> {
-        let (mut weights, mut outputs) = (Vec::new(), Vec::new());
+        let mut plan = Plan {
+            source,
+            weights: Vec::new(),
+            outputs: Vec::new(),
+        };
         for (tensor, kept) in source.tensors().zip(kept) {
-            let info = tensor.info();
-            let ([rows, columns], None) = (info.shape.try_into().unwrap_or([0; 2]), kept) else {
-                outputs.push(Output::of(tensor));
-                continue;
-            };
-            let blame = |error| tensor.file().blame(&info, error);
-            let scales = options
-                .scale_dtype
-                .unwrap_or(config::scale_dtype(options.scheme, info.dtype));
-            options.scheme.check_shape([rows, columns]).map_err(blame)?;
-            let module = info.name.strip_suffix("weight").unwrap_or(info.name);
-            for spec in options
-                .scheme
-                .parts([rows, columns], scales)
-                .map_err(blame)?
-            {
-                outputs.push(Output {
-                    name: format!("{module}{}", spec.suffix),
-                    spec,
-                    from: From::Weight(weights.len()),
-                });
+            match (tensor.info().shape, kept) {
+                (&[rows, columns], None) => plan
+                    .add(tensor, [rows, columns], options)
+                    .map_err(|error| tensor.file().blame(&tensor.info(), error))?,
+                _ => plan.outputs.push(Output::of(tensor)),
             }
-            weights.push(Weight {
-                tensor,
-                shape: [rows, columns],
-                scheme: options.scheme,
-                coding: options.scheme.coding(scales)?,
-                scales,
-            });
         }
-        if weights.is_empty() {
+        if plan.weights.is_empty() {
             let message = "there is no weight to quantize";
             return Err(Error::new(ErrorKind::InvalidArgument, message)
-                .with_hint("weights are the F32, BF16 and F16 tensors `*.weight` of two dimensions; `--dry-run` says why each is left"));
+                .with_hint("weights are the F32, BF16 and F16 tensors `*.weight` of two dimensions, but for embeddings and the like"));
         }
-        Ok(Plan {
-            source,
-            weights,
-            outputs,
-        })
+        Ok(plan)
+    }
+
+    /// Adds a weight and the tensors that will hold it.
+    fn add(
+        &mut self,
+        tensor: Tensor<'a>,
+        shape: [u64; 2],
+        options: &QuantizeOptions,
+    ) -> Result<()> {
+        let (info, scheme) = (tensor.info(), options.scheme);
+        let scales = config::scale_dtype(scheme, info.dtype);
+        let scales = options.scale_dtype.unwrap_or(scales);
+        scheme.check_shape(shape)?;
+        let module = info.name.strip_suffix("weight").unwrap_or(info.name);
+        for spec in scheme.parts(shape, scales)? {
+            self.outputs.push(Output {
+                name: format!("{module}{}", spec.suffix),
+                spec,
+                from: From::Weight(self.weights.len()),
+            });
+        }
+        self.weights.push(Weight {
+            tensor,
+            shape,
+            scheme,
+            coding: scheme.coding(scales)?,
+            scales,
+        });
+        Ok(())
     }
 
     /// The modules that an engine would take for quantized ones, and that are not.
@@ -403,7 +409,7 @@ impl Job<'_, '_> {
             let name = path.to_string_lossy();
             name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
         });
-        let written = verify::reopen(last.expect("a file with tensors was written"))?;
+        let written = open_plain(last.expect("a file with tensors was written"))?;
         for weight in &plan.weights {
             let info = weight.tensor.info();
             let error = verify::error_of(&self.quantizer, weight, &written)

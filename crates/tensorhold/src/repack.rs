@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, TensorSpec, shape_size_bytes};
 use tensorhold_quant::codec::BitOrder;
+use tensorhold_quant::detect::Quantization;
 use tensorhold_quant::scheme::Window;
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::file::{Backend, OpenOptions};
 use crate::quantize::{self, Plain, Put, Quantizer, columns, group_index, lines, size, transposed};
 use crate::reshard::{metadata_of, refuse_own_folder};
 use crate::save::{SaveOptions, save_streamed_shards, shard_target};
@@ -97,27 +97,16 @@ pub fn repack(
     progress: &mut RepackProgress<'_>,
 ) -> Result<Repacked> {
     let (source, target) = (source.as_ref(), shard_target(target.as_ref())?);
-    let plain = OpenOptions {
-        backend: Backend::Pread,
-        ..OpenOptions::default()
-    };
-    let opened = Checkpoint::open(source, &plain)?;
+    let opened = quantize::open_plain(source)?;
     refuse_own_folder(&opened, &target)?;
     let quantization = opened.quantization()?;
-    let origins = quantization.weights.iter().map(|weight| {
-        let origin = Origin::of(&opened, weight)
-            .and_then(|origin| options.layout.check(&origin).map(|()| origin));
-        origin.map_err(|error| error.with_tensor(&*weight.name))
-    });
-    let origins = origins.collect::<Result<Vec<Origin<'_>>>>()?;
+    let origins = origins_of(&opened, &quantization, options.layout)?;
     let rounded = rounded(&origins, options)?;
     let common = Common::of(&origins)?;
     let plan = Plan::of(&opened, &origins, options.layout, &common)?;
     let config = Plain::without(quantize::config_of(source)?.as_deref())?;
     let config = config.with(&options.layout.config(&common, &plan.ignored()));
-    let beside = target.parent().unwrap_or(Path::new("")).to_owned();
-    quantize::make_folder(&beside)?;
-    let (path, file) = quantize::prepare(&beside, &config, options.save.durability)?;
+    let (path, file) = quantize::prepare(&target, &config, options.save.durability)?;
     let mut job = Job {
         crew: Quantizer::new(options.n_threads),
         layout: options.layout,
@@ -129,15 +118,29 @@ pub fn repack(
     file.commit()?;
     if options.verify {
         let last = paths.last().expect("a file with tensors was written");
-        let written = quantize::reopen(last)?;
-        job.prove(&plan, &written, &rounded)?;
+        job.prove(&plan, &quantize::open_plain(last)?, &rounded)?;
     }
     paths.push(path);
+    let n_weights = origins.len();
     Ok(Repacked {
         paths,
-        n_weights: origins.len(),
+        n_weights,
         rounded,
     })
+}
+
+/// The quantized weights, if the layout can hold all of them.
+fn origins_of<'a>(
+    checkpoint: &'a Checkpoint,
+    quantization: &'a Quantization,
+    layout: RepackLayout,
+) -> Result<Vec<Origin<'a>>> {
+    let origins = quantization.weights.iter().map(|weight| {
+        let origin = Origin::of(checkpoint, weight);
+        let origin = origin.and_then(|origin| layout.check(&origin).map(|()| origin));
+        origin.map_err(|error| error.with_tensor(&*weight.name))
+    });
+    origins.collect()
 }
 
 /// The weights whose second scale has no reciprocal that gives the same weights; refuses them where that is not allowed.
@@ -377,32 +380,10 @@ fn part(
     spec: &PartSpec,
     put: &mut Put<'_>,
 ) -> Result<()> {
-    let [rows, n_columns] = origin.shape;
-    match (spec.part, origin.kind) {
-        (Part::Shape, _) => return put([rows, n_columns].map(u64::to_le_bytes).as_flattened()),
-        (Part::Index, _) => {
-            return match &origin.index {
-                Some(index) => put(&index
-                    .iter()
-                    .flat_map(|group| group.to_le_bytes())
-                    .collect::<Vec<u8>>()),
-                None => group_index(n_columns, origin.group_size(), put),
-            };
-        }
-        (Part::Global, Kind::Nvfp4 { global, effect }) => {
-            return put(&source::turned_over(global, effect, layout.effect()).to_le_bytes());
-        }
-        (Part::Input, _) => {
-            let from = origin.input().unwrap_or("input_scale");
-            let to_divide = [from, spec.suffix].map(|part| part == "input_global_scale");
-            let number = origin.number(from)?;
-            let number = if to_divide[0] == to_divide[1] {
-                number
-            } else {
-                1.0 / number
-            };
-            return put(&number.to_le_bytes());
-        }
+    match spec.part {
+        Part::Shape => return put(origin.shape.map(u64::to_le_bytes).as_flattened()),
+        Part::Index => return index(origin, put),
+        Part::Global | Part::Input => return put(&number(layout, origin, spec)?.to_le_bytes()),
         _ => {}
     }
     let windows = match spec.part {
@@ -411,6 +392,31 @@ fn part(
     };
     let work = |window: &Window| packed(layout, origin, spec, window);
     crew.in_order(&windows, &work, &mut |bytes: Vec<u8>| put(&bytes))
+}
+
+/// The group of each input.
+fn index(origin: &Origin<'_>, put: &mut Put<'_>) -> Result<()> {
+    match &origin.index {
+        Some(index) => {
+            let bytes: Vec<u8> = index.iter().flat_map(|group| group.to_le_bytes()).collect();
+            put(&bytes)
+        }
+        None => group_index(origin.shape[1], origin.group_size(), put),
+    }
+}
+
+/// A second scale, or that of inputs, as it is or turned over.
+fn number(layout: RepackLayout, origin: &Origin<'_>, spec: &PartSpec) -> Result<f32> {
+    if let (Part::Global, Kind::Nvfp4 { global, effect }) = (spec.part, origin.kind) {
+        return Ok(source::turned_over(global, effect, layout.effect()));
+    }
+    let from = origin.input().unwrap_or("input_scale");
+    let number = origin.number(from)?;
+    Ok(if from == spec.suffix {
+        number
+    } else {
+        1.0 / number
+    })
 }
 
 /// The bytes of a part for a window of codes, or of groups.

@@ -208,6 +208,16 @@ def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
         tensorhold.quantize(source, source, "int4")
 
 
+def test_weights_that_are_quantized_without_a_configuration_are_seen(tmp_path: Path) -> None:
+    source = model(tmp_path / "source")
+    tensorhold.quantize(source, "out", "gptq-int4", group_size=64)
+    Path("out/config.json").rename("out/config.json.old")
+    old = {"bits": 4, "group_size": 64, "desc_act": False, "checkpoint_format": "gptq_v2"}
+    Path("out/quantize_config.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=rf"quantized already, in gptq.*{LAYER}"):
+        tensorhold.quantize("out", "again", "int4", include=["lm_head"])
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

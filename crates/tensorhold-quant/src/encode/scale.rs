@@ -18,26 +18,19 @@ pub(super) fn scale(
     global: f32,
 ) -> Result<Scale> {
     let magnitude = extremes.magnitude();
+    let over =
+        |greatest: f32| or_epsilon(arithmetic.round(magnitude / greatest), arithmetic.epsilon());
     let scale = match code {
-        Code::Float(float) => plain(or_epsilon(
-            arithmetic.round(magnitude / greatest(float)),
-            arithmetic.epsilon(),
-        )),
+        Code::Float(float) => plain(over(greatest(float))),
         Code::Power(float) => plain(power(magnitude, float)),
         Code::Nvfp4 => plain(of_nvfp4(arithmetic, magnitude, global)),
         Code::Int {
             bits,
             symmetric: true,
-        } => {
-            let half_range = range(bits) / 2.0;
-            Scale {
-                value: or_epsilon(
-                    arithmetic.round(magnitude / half_range),
-                    arithmetic.epsilon(),
-                ),
-                zero: 1 << (bits - 1),
-            }
-        }
+        } => Scale {
+            value: over(range(bits) / 2.0),
+            zero: 1 << (bits - 1),
+        },
         Code::Int {
             bits,
             symmetric: false,
@@ -45,15 +38,14 @@ pub(super) fn scale(
     };
     match scale.value.is_finite() {
         true => Ok(scale),
-        false => Err(Error::new(
-            ErrorKind::InvalidTensor,
-            format!(
-                "weights from {} to {} have a scale that is too large for its type",
-                extremes.least, extremes.greatest
-            ),
-        )
-        .with_hint("F32 scales are wide enough")),
+        false => Err(too_large(extremes)),
     }
+}
+
+fn too_large(Extremes { least, greatest }: Extremes) -> Error {
+    let message =
+        format!("weights from {least} to {greatest} have a scale that is too large for its type");
+    Error::new(ErrorKind::InvalidTensor, message).with_hint("F32 scales are wide enough")
 }
 
 pub(super) fn global(arithmetic: Arithmetic, extremes: Extremes) -> f32 {

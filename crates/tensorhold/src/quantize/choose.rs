@@ -91,24 +91,18 @@ fn unfit(tensor: &Tensor<'_>) -> Option<Kept> {
 
 /// Whether a name is one of those that are left as they are in quantized models.
 fn has_role(name: &str) -> bool {
-    name.split('.').any(|part| {
-        matches!(
-            part,
-            "lm_head"
-                | "output"
-                | "wte"
-                | "wpe"
-                | "gate"
-                | "router"
-                | "classifier"
-                | "score"
-                | "head"
-        ) || part.contains("embed")
-            || part.contains("norm")
-            || part.ends_with("_gate")
-            || part.ends_with("_router")
-            || part.starts_with("ln_")
-    })
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let last = module.rsplit('.').next().unwrap_or(module);
+    // Further up, these are names of ordinary layers: `attention.output.dense`.
+    matches!(last, "output" | "head" | "gate" | "classifier" | "score")
+        || last.ends_with("_gate")
+        || module.split('.').any(|part| {
+            matches!(part, "lm_head" | "wte" | "wpe" | "router")
+                || part.contains("embed")
+                || part.contains("norm")
+                || part.ends_with("_router")
+                || part.starts_with("ln_")
+        })
 }
 
 /// Patterns, as they were given.
@@ -146,6 +140,40 @@ impl Patterns {
             .with_hint(
                 "`*` stands for one part of a name between dots, `**` for any number of them",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_role;
+
+    #[test]
+    fn layers_are_told_from_embeddings_heads_and_routers() {
+        for name in [
+            "lm_head.weight",
+            "output.weight",
+            "model.embed_tokens.weight",
+            "bert.embeddings.word_embeddings.weight",
+            "transformer.wte.weight",
+            "model.layers.0.mlp.gate.weight",
+            "model.layers.0.mlp.shared_expert_gate.weight",
+            "model.layers.0.mlp.router.weight",
+            "transformer.blocks.0.ffn.router.layer.weight",
+            "model.layers.0.input_layernorm.weight",
+            "classifier.weight",
+        ] {
+            assert!(has_role(name), "{name}");
+        }
+        for name in [
+            "model.layers.0.mlp.gate_proj.weight",
+            "model.layers.0.mlp.experts.7.down_proj.weight",
+            "bert.encoder.layer.0.attention.output.dense.weight",
+            "bert.encoder.layer.0.output.dense.weight",
+            "model.layers.0.self_attn.o_proj.weight",
+            "transformer.h.0.attn.c_attn.weight",
+        ] {
+            assert!(!has_role(name), "{name}");
         }
     }
 }

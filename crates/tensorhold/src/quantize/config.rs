@@ -50,7 +50,9 @@ impl Plain {
         if let Some(key) = KEYS.iter().find(|key| object.contains_key(**key)) {
             let message =
                 format!("the configuration has `{key}`: the weights are quantized already");
-            return Err(invalid(message).with_hint("make floats of them first"));
+            return Err(
+                invalid(message).with_hint("make floats of them first: `tensorhold dequantize`")
+            );
         }
         let inner = text.trim_end().strip_suffix('}').unwrap_or("{");
         Ok(Plain {
@@ -224,12 +226,17 @@ pub(super) fn scale_dtype(scheme: QuantizeScheme, weight: Dtype) -> Dtype {
     }
 }
 
-/// A configuration made ready, so that what can fail has not to wait for the weights.
+/// A configuration made ready beside `target`, so that what can fail has not to wait for the weights.
 pub(crate) fn prepare(
-    folder: &Path,
+    target: &Path,
     text: &str,
     durability: Durability,
 ) -> Result<(PathBuf, AtomicFile)> {
+    let folder = target.parent().unwrap_or(Path::new(""));
+    if folder != Path::new("") {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| io_error(error, folder, "create the folder"))?;
+    }
     let path = folder.join("config.json");
     let mut file = AtomicFile::create(&path, Some(text.len() as u64), durability)?;
     file.write(text.as_bytes())?;

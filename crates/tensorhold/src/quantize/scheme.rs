@@ -263,47 +263,33 @@ impl QuantizeScheme {
     }
 
     /// The tensors of a weight of this shape.
-    pub(super) fn parts(self, [rows, columns]: [u64; 2], scales: Dtype) -> Result<Vec<PartSpec>> {
+    pub(super) fn parts(self, shape: [u64; 2], scales: Dtype) -> Result<Vec<PartSpec>> {
         use QuantizeScheme::*;
-        let spec = |part, suffix, dtype, shape: &[u64]| PartSpec {
-            part,
-            suffix,
-            dtype,
-            shape: shape.to_vec(),
-        };
-        let n_groups = columns.div_ceil(self.groups(columns).columns);
-        let scale = |shape: &[u64]| spec(Part::Scales, "weight_scale", scales, shape);
-        let halves = columns.div_ceil(2);
+        let [rows, columns] = shape;
+        let grid = [rows, columns.div_ceil(self.groups(columns).columns)];
+        let halves = [rows, columns.div_ceil(2)];
+        let floats = || PartSpec::new(Part::Codes, "weight", Dtype::F8_E4M3, &shape);
+        let nibbles = || PartSpec::new(Part::Codes, "weight_packed", Dtype::U8, &halves);
+        let scale =
+            |dtype, shape: &[u64]| PartSpec::new(Part::Scales, "weight_scale", dtype, shape);
         Ok(match self {
-            Fp8Tensor => vec![codes(Dtype::F8_E4M3, rows, columns), scale(&[1])],
-            Fp8Channel => vec![codes(Dtype::F8_E4M3, rows, columns), scale(&[rows, 1])],
-            Fp8Block { rows: high, .. } => vec![
-                codes(Dtype::F8_E4M3, rows, columns),
-                scale(&[rows.div_ceil(high), n_groups]),
-            ],
-            Mxfp4 => vec![
-                spec(Part::Codes, "weight_packed", Dtype::U8, &[rows, halves]),
-                spec(Part::Scales, "weight_scale", Dtype::U8, &[rows, n_groups]),
-            ],
-            Mxfp8 => vec![
-                codes(Dtype::F8_E4M3, rows, columns),
-                spec(Part::Scales, "weight_scale", Dtype::U8, &[rows, n_groups]),
-            ],
-            Nvfp4 => vec![
-                spec(Part::Codes, "weight_packed", Dtype::U8, &[rows, halves]),
-                spec(
-                    Part::Scales,
-                    "weight_scale",
-                    Dtype::F8_E4M3,
-                    &[rows, n_groups],
-                ),
-                spec(Part::Global, "weight_global_scale", Dtype::F32, &[1]),
-            ],
+            Fp8Tensor => vec![floats(), scale(scales, &[1])],
+            Fp8Channel => vec![floats(), scale(scales, &grid)],
+            Fp8Block { rows: high, .. } => {
+                vec![floats(), scale(scales, &[rows.div_ceil(high), grid[1]])]
+            }
+            Mxfp4 => vec![nibbles(), scale(Dtype::U8, &grid)],
+            Mxfp8 => vec![floats(), scale(Dtype::U8, &grid)],
+            Nvfp4 => {
+                let global = PartSpec::new(Part::Global, "weight_global_scale", Dtype::F32, &[1]);
+                vec![nibbles(), scale(Dtype::F8_E4M3, &grid), global]
+            }
             Int {
                 layout: IntLayout::Bytes,
                 ..
             } => {
-                vec![codes(Dtype::I8, rows, columns), scale(&[rows, 1])]
+                let codes = PartSpec::new(Part::Codes, "weight", Dtype::I8, &shape);
+                vec![codes, scale(scales, &grid)]
             }
             Int {
                 layout: IntLayout::Packed,
@@ -312,13 +298,13 @@ impl QuantizeScheme {
                 ..
             } => {
                 let words = |n| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
-                let zeros = [words(rows)?, n_groups];
-                let zeros = spec(Part::Zeros, "weight_zero_point", Dtype::I32, &zeros);
                 let packed = [rows, words(columns)?];
+                let zeros = [words(rows)?, grid[1]];
+                let zeros = PartSpec::new(Part::Zeros, "weight_zero_point", Dtype::I32, &zeros);
                 let mut parts = vec![
-                    spec(Part::Codes, "weight_packed", Dtype::I32, &packed),
-                    scale(&[rows, n_groups]),
-                    spec(Part::Shape, "weight_shape", Dtype::I64, &[2]),
+                    PartSpec::new(Part::Codes, "weight_packed", Dtype::I32, &packed),
+                    scale(scales, &grid),
+                    PartSpec::new(Part::Shape, "weight_shape", Dtype::I64, &[2]),
                 ];
                 parts.extend((!symmetric).then_some(zeros));
                 parts
@@ -327,26 +313,36 @@ impl QuantizeScheme {
                 layout: IntLayout::Gptq,
                 bits,
                 ..
-            } => {
-                let words = |n: u64| n / 32 * u64::from(bits) + n % 32 * u64::from(bits) / 32;
-                vec![
-                    spec(Part::Codes, "qweight", Dtype::I32, &[words(columns), rows]),
-                    spec(Part::Zeros, "qzeros", Dtype::I32, &[n_groups, words(rows)]),
-                    spec(Part::Scales, "scales", scales, &[n_groups, rows]),
-                    spec(Part::Index, "g_idx", Dtype::I32, &[columns]),
-                ]
-            }
+            } => gptq_parts(bits, shape, grid[1], scales)?,
         })
     }
 }
 
-fn codes(dtype: Dtype, rows: u64, columns: u64) -> PartSpec {
-    PartSpec {
-        part: Part::Codes,
-        suffix: "weight",
-        dtype,
-        shape: vec![rows, columns],
+impl PartSpec {
+    fn new(part: Part, suffix: &'static str, dtype: Dtype, shape: &[u64]) -> PartSpec {
+        PartSpec {
+            part,
+            suffix,
+            dtype,
+            shape: shape.to_vec(),
+        }
     }
+}
+
+fn gptq_parts(
+    bits: u32,
+    [rows, columns]: [u64; 2],
+    n_groups: u64,
+    scales: Dtype,
+) -> Result<Vec<PartSpec>> {
+    let words = |n| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
+    let (codes, zeros) = ([words(columns)?, rows], [n_groups, words(rows)?]);
+    Ok(vec![
+        PartSpec::new(Part::Codes, "qweight", Dtype::I32, &codes),
+        PartSpec::new(Part::Zeros, "qzeros", Dtype::I32, &zeros),
+        PartSpec::new(Part::Scales, "scales", scales, &[n_groups, rows]),
+        PartSpec::new(Part::Index, "g_idx", Dtype::I32, &[columns]),
+    ])
 }
 
 /// `int4`, `int8-asym` and the like.

@@ -34,6 +34,12 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// More threads than this wait for memory.
 const MAX_THREADS: usize = 8;
 
+/// All of a row.
+const ROW: Groups = Groups {
+    rows: 1,
+    columns: u64::MAX,
+};
+
 pub(crate) type Put<'p> = dyn FnMut(&[u8]) -> Result<()> + 'p;
 
 /// A weight to quantize.
@@ -282,37 +288,12 @@ impl Quantizer {
         Ok(whole)
     }
 
-    /// A part of GPTQ where a row has one scale: the scales of all rows come first, of windows of columns joined.
+    /// A part of GPTQ where a row has one scale.
     fn one_group(&mut self, weight: &Weight<'_>, spec: &PartSpec, put: &mut Put<'_>) -> Result<()> {
         let windows = weight.windows();
-        let n_rows = size(&(0..weight.shape[0]));
-        let of_row = Groups {
-            rows: 1,
-            columns: u64::MAX,
-        };
-        let mut extremes = vec![Extremes::default(); n_rows];
-        let work = |window: &Window| {
-            let mut seen = vec![Extremes::default(); n_rows];
-            let weights = weight.read(window)?;
-            let observed =
-                weight
-                    .coding
-                    .observe(&weights, size(&window.columns), of_row, &mut seen);
-            observed.map_err(|error| weight.placed(error, window))?;
-            Ok(seen)
-        };
-        self.in_order(&windows, &work, &mut |seen: Vec<Extremes>| {
-            for (extremes, seen) in extremes.iter_mut().zip(seen) {
-                *extremes = extremes.joined(seen);
-            }
-            Ok(())
-        })?;
-        let scales = extremes
-            .iter()
-            .map(|extremes| weight.coding.scale(*extremes, 1.0));
-        let scales = scales.collect::<Result<Vec<Scale>>>()?;
+        let scales = self.scales_of_rows(weight, &windows)?;
         let with_codes = |n_columns: usize, codes: Vec<u8>| Computed {
-            n_rows,
+            n_rows: scales.len(),
             n_columns,
             scales: scales.clone(),
             codes,
@@ -326,10 +307,35 @@ impl Quantizer {
             let mut codes = vec![0; weights.len()];
             weight
                 .coding
-                .encode(&weights, n_columns, of_row, &scales, 1.0, &mut codes)?;
+                .encode(&weights, n_columns, ROW, &scales, 1.0, &mut codes)?;
             packed(weight, spec, with_codes(n_columns, codes))
         };
         self.in_order(&windows, &work, &mut |bytes: Vec<u8>| put(&bytes))
+    }
+
+    /// The scales of all rows, of windows of columns joined.
+    fn scales_of_rows(&self, weight: &Weight<'_>, windows: &[Window]) -> Result<Vec<Scale>> {
+        let n_rows = size(&(0..weight.shape[0]));
+        let mut extremes = vec![Extremes::default(); n_rows];
+        let work = |window: &Window| {
+            let mut seen = vec![Extremes::default(); n_rows];
+            let weights = weight.read(window)?;
+            let observed = weight
+                .coding
+                .observe(&weights, size(&window.columns), ROW, &mut seen);
+            observed.map_err(|error| weight.placed(error, window))?;
+            Ok(seen)
+        };
+        self.in_order(windows, &work, &mut |seen: Vec<Extremes>| {
+            for (extremes, seen) in extremes.iter_mut().zip(seen) {
+                *extremes = extremes.joined(seen);
+            }
+            Ok(())
+        })?;
+        let scales = extremes
+            .iter()
+            .map(|extremes| weight.coding.scale(*extremes, 1.0));
+        scales.collect()
     }
 
     /// Does `work` for each window, some at once, and hands what comes of it to `put` in their order.

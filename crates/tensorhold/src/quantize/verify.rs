@@ -1,14 +1,11 @@
 //! What was written, read again: how far its weights are from those of the source.
 
-use std::path::Path;
-
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 use tensorhold_quant::dequantize;
 use tensorhold_quant::scheme::{Need, Recipe, Window};
 
 use super::stream::{Quantizer, Weight, as_numbers};
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::file::{Backend, OpenOptions};
 use crate::read::allocate;
 
 /// How far the weights of a tensor are from those that they were made of.
@@ -26,15 +23,6 @@ struct Sums {
     greatest: f64,
     differences: f64,
     weights: f64,
-}
-
-/// What was written, opened again by plain reads.
-pub(crate) fn reopen(path: &Path) -> Result<Checkpoint> {
-    let options = OpenOptions {
-        backend: Backend::Pread,
-        ..OpenOptions::default()
-    };
-    Checkpoint::open(path, &options)
 }
 
 /// How far a weight is that `written` holds, as everyone finds it there.
@@ -61,21 +49,33 @@ pub(super) fn error_of(
         Ok(sums(&ours, &theirs))
     };
     let mut all = Sums::default();
-    quantizer.in_order(&weight.windows(), &work, &mut |sums| {
-        all.greatest = all.greatest.max(sums.greatest);
-        all.differences += sums.differences;
-        all.weights += sums.weights;
+    quantizer.in_order(&weight.windows(), &work, &mut |sums: Sums| {
+        all.join(&sums);
         Ok(())
     })?;
-    let relative = if all.weights > 0.0 {
-        (all.differences / all.weights).sqrt()
-    } else {
-        0.0
-    };
-    Ok(WeightError {
-        greatest: all.greatest,
-        relative,
-    })
+    all.error()
+}
+
+impl Sums {
+    fn join(&mut self, other: &Sums) {
+        self.greatest = self.greatest.max(other.greatest);
+        self.differences += other.differences;
+        self.weights += other.weights;
+    }
+
+    /// Refuses weights that are NaN or infinite, since those of the source are not.
+    fn error(self) -> Result<WeightError> {
+        if !self.differences.is_finite() {
+            let message =
+                "a weight of what was written is NaN or infinite, and none of the source is";
+            return Err(Error::new(ErrorKind::InvalidTensor, message));
+        }
+        let relative = (self.differences / self.weights).sqrt();
+        Ok(WeightError {
+            greatest: self.greatest,
+            relative: if self.weights > 0.0 { relative } else { 0.0 },
+        })
+    }
 }
 
 fn sums(ours: &[f32], theirs: &[f32]) -> Sums {
@@ -84,12 +84,7 @@ fn sums(ours: &[f32], theirs: &[f32]) -> Sums {
         .fold(Sums::default(), |sums, (ours, theirs)| {
             let (theirs, difference) = (f64::from(*theirs), f64::from(*ours) - f64::from(*theirs));
             Sums {
-                // A NaN is a difference too, and stays.
-                greatest: if difference.abs() <= sums.greatest {
-                    sums.greatest
-                } else {
-                    difference.abs()
-                },
+                greatest: sums.greatest.max(difference.abs()),
                 differences: sums.differences + difference * difference,
                 weights: sums.weights + theirs * theirs,
             }

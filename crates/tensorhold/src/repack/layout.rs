@@ -51,6 +51,17 @@ pub(super) struct PartSpec {
     pub shape: Vec<u64>,
 }
 
+impl PartSpec {
+    fn new(part: Part, suffix: &'static str, dtype: Dtype, shape: &[u64]) -> PartSpec {
+        PartSpec {
+            part,
+            suffix,
+            dtype,
+            shape: shape.to_vec(),
+        }
+    }
+}
+
 impl RepackLayout {
     /// The layout that is called so: `gptq`, `awq`, `pack-quantized`, `nvfp4-pack-quantized` or `modelopt-nvfp4`.
     ///
@@ -140,12 +151,6 @@ impl RepackLayout {
     /// The tensors of a weight. `symmetric` is whether no weight of the checkpoint has zeros of its own.
     pub(super) fn parts(self, origin: &Origin<'_>, symmetric: bool) -> Result<Vec<PartSpec>> {
         let [rows, columns] = origin.shape;
-        let spec = |part, suffix, dtype, shape: &[u64]| PartSpec {
-            part,
-            suffix,
-            dtype,
-            shape: shape.to_vec(),
-        };
         let Kind::Int {
             bits,
             group_size,
@@ -157,34 +162,28 @@ impl RepackLayout {
         };
         let n_groups = columns.div_ceil(group_size.max(1));
         let words = |n: u64| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
+        let int = |part, suffix, shape: &[u64]| PartSpec::new(part, suffix, Dtype::I32, shape);
+        let scale = |suffix, shape: &[u64]| PartSpec::new(Part::Scales, suffix, scales, shape);
         Ok(match self {
             Gptq => vec![
-                spec(Part::Codes, "qweight", Dtype::I32, &[words(columns)?, rows]),
-                spec(Part::Zeros, "qzeros", Dtype::I32, &[n_groups, words(rows)?]),
-                spec(Part::Scales, "scales", scales, &[n_groups, rows]),
-                spec(Part::Index, "g_idx", Dtype::I32, &[columns]),
+                int(Part::Codes, "qweight", &[words(columns)?, rows]),
+                int(Part::Zeros, "qzeros", &[n_groups, words(rows)?]),
+                scale("scales", &[n_groups, rows]),
+                int(Part::Index, "g_idx", &[columns]),
             ],
             Awq => vec![
-                spec(Part::Codes, "qweight", Dtype::I32, &[columns, rows / 8]),
-                spec(Part::Zeros, "qzeros", Dtype::I32, &[n_groups, rows / 8]),
-                spec(Part::Scales, "scales", scales, &[n_groups, rows]),
+                int(Part::Codes, "qweight", &[columns, rows / 8]),
+                int(Part::Zeros, "qzeros", &[n_groups, rows / 8]),
+                scale("scales", &[n_groups, rows]),
             ],
             _ => {
+                let zeros = int(Part::Zeros, "weight_zero_point", &[words(rows)?, n_groups]);
                 let mut parts = vec![
-                    spec(
-                        Part::Codes,
-                        "weight_packed",
-                        Dtype::I32,
-                        &[rows, words(columns)?],
-                    ),
-                    spec(Part::Scales, "weight_scale", scales, &[rows, n_groups]),
-                    spec(Part::Shape, "weight_shape", Dtype::I64, &[2]),
+                    int(Part::Codes, "weight_packed", &[rows, words(columns)?]),
+                    scale("weight_scale", &[rows, n_groups]),
+                    PartSpec::new(Part::Shape, "weight_shape", Dtype::I64, &[2]),
                 ];
-                let zeros = [words(rows)?, n_groups];
-                parts.extend(
-                    (!symmetric)
-                        .then(|| spec(Part::Zeros, "weight_zero_point", Dtype::I32, &zeros)),
-                );
+                parts.extend((!symmetric).then_some(zeros));
                 parts
             }
         })
@@ -198,23 +197,13 @@ impl RepackLayout {
             ),
             _ => (["weight", "weight_scale_2", "input_scale"], &[]),
         };
-        let spec = |part, suffix, dtype, shape: &[u64]| PartSpec {
-            part,
-            suffix,
-            dtype,
-            shape: shape.to_vec(),
-        };
+        let (halves, grid) = ([rows, columns.div_ceil(2)], [rows, columns.div_ceil(16)]);
         let mut parts = vec![
-            spec(Part::Codes, codes, Dtype::U8, &[rows, columns.div_ceil(2)]),
-            spec(
-                Part::Scales,
-                "weight_scale",
-                Dtype::F8_E4M3,
-                &[rows, columns.div_ceil(16)],
-            ),
-            spec(Part::Global, global, Dtype::F32, scalar),
+            PartSpec::new(Part::Codes, codes, Dtype::U8, &halves),
+            PartSpec::new(Part::Scales, "weight_scale", Dtype::F8_E4M3, &grid),
+            PartSpec::new(Part::Global, global, Dtype::F32, scalar),
         ];
-        parts.extend(has_input.then(|| spec(Part::Input, input, Dtype::F32, scalar)));
+        parts.extend(has_input.then(|| PartSpec::new(Part::Input, input, Dtype::F32, scalar)));
         parts
     }
 
