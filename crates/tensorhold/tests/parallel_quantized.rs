@@ -194,6 +194,48 @@ fn cases() -> Vec<Case> {
             ],
         },
         Case {
+            name: "fp8 of experts",
+            config: FP8,
+            tensors: vec![
+                tensor("a.weight", Dtype::F8_E4M3, &[4, 64, 256]),
+                tensor("a.weight_scale_inv", Dtype::F32, &[4, 2, 4]),
+            ],
+        },
+        Case {
+            name: "nvfp4 of experts",
+            config: r#"{"quant_method": "modelopt", "quant_algo": "NVFP4"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::U8, &[4, 64, 64]),
+                tensor("a.weight_scale", Dtype::F8_E4M3, &[4, 64, 8]),
+                tensor("a.weight_scale_2", Dtype::F32, &[4]),
+            ],
+        },
+        Case {
+            name: "two rows in a byte",
+            config: r#"{"quant_method": "modelopt", "quant_algo": "W4A16_AWQ", "group_size": 32}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::U8, &[64, 256]),
+                tensor("a.weight_scale", Dtype::BF16, &[128, 8]),
+            ],
+        },
+        Case {
+            name: "parts of rows in a byte",
+            config: r#"{"quant_method": "bitnet"}"#,
+            tensors: vec![
+                tensor("a.weight", Dtype::U8, &[32, 128]),
+                tensor("a.weight_scale", Dtype::BF16, &[1]),
+            ],
+        },
+        Case {
+            name: "awq along the inputs",
+            config: r#"{"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemv", "zero_point": true}"#,
+            tensors: vec![
+                tensor("a.qweight", Dtype::I32, &[64, 32]),
+                tensor("a.qzeros", Dtype::I32, &[64, 4]),
+                tensor("a.scales", Dtype::F16, &[64, 32]),
+            ],
+        },
+        Case {
             name: "nvfp4",
             config: r#"{"quant_method": "modelopt", "quant_algo": "NVFP4"}"#,
             tensors: vec![
@@ -473,6 +515,7 @@ fn groups_in_order_are_counted_from_the_first_and_others_keep_all_scales() {
 
 #[test]
 fn fused_matrices_are_divided_one_by_one() {
+    let mut n_legal = 0;
     for case in cases()
         .into_iter()
         .filter(|case| !case.name.starts_with("fp8"))
@@ -483,7 +526,11 @@ fn fused_matrices_are_divided_one_by_one() {
         let dim = shape.len() - 2;
         let (half, quarter) = (shape[dim] / 2, shape[dim] / 4);
         let rules = rules(2, "a", &format!("Fused({dim}, [{half}, {half}])"));
-        for (rank, held) in (0..).zip(all_held(&checkpoint, &rules).unwrap()) {
+        let Ok(all) = all_held(&checkpoint, &rules) else {
+            continue;
+        };
+        n_legal += 1;
+        for (rank, held) in (0..).zip(all) {
             let (piece, _) = piece(&checkpoint, &held, case.config);
             let piece = open(&piece);
             for number in 0..2 {
@@ -494,6 +541,65 @@ fn fused_matrices_are_divided_one_by_one() {
             }
         }
     }
+    assert!(n_legal >= 16, "{n_legal}");
+}
+
+/// The index of a box of the last two dimensions of so many.
+fn boxed(rank: usize, rows: std::ops::Range<u64>, columns: std::ops::Range<u64>) -> Vec<Index> {
+    let mut both = index(rank, rank - 2, rows);
+    both[rank - 1] = index(rank, rank - 1, columns)[rank - 1];
+    both
+}
+
+#[test]
+fn several_rows_and_columns_at_once_are_a_weight_too() {
+    let mut n_legal = 0;
+    for case in cases() {
+        let folder = case.save();
+        let checkpoint = open(&folder);
+        let shape = checkpoint.logical("a.weight").unwrap().shape;
+        let rank = shape.len();
+        let [.., rows, columns] = shape[..] else {
+            panic!("{shape:?}")
+        };
+        let mut rules = ParallelRules::new("a=2,b=2".parse().unwrap());
+        let fused = format!("Fused({}, [{}, {}])", rank - 2, rows / 2, rows - rows / 2);
+        for (axis, style) in [
+            ("a", fused),
+            ("b", format!("StridedShard({}, 2)", rank - 1)),
+        ] {
+            let style = style.parse().unwrap();
+            rules.add(Pattern::new("a.weight"), axis, style).unwrap();
+        }
+        let Ok(all) = all_held(&checkpoint, &rules) else {
+            continue;
+        };
+        n_legal += 1;
+        let (row_step, column_step) = (rows / 4, columns / 4);
+        for (number, held) in (0..).zip(&all) {
+            let (of_rows, of_columns) = (number / 2, number % 2);
+            let (piece, _) = piece(&checkpoint, held, case.config);
+            let piece = open(&piece);
+            for part in 0..4 {
+                let (down, across) = (part / 2, part % 2);
+                let to = [down * row_step, across * column_step];
+                let from = [
+                    (down * 2 + of_rows) * row_step,
+                    (across * 2 + of_columns) * column_step,
+                ];
+                let at = |[row, column]: [u64; 2]| {
+                    boxed(rank, row..row + row_step, column..column + column_step)
+                };
+                assert_eq!(
+                    weights(&piece, &at(to)),
+                    weights(&checkpoint, &at(from)),
+                    "{} {number} {part}",
+                    case.name
+                );
+            }
+        }
+    }
+    assert!(n_legal >= 10, "{n_legal}");
 }
 
 fn refused(case: &Case, rules: &ParallelRules) -> Error {

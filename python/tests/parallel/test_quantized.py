@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import quantized_programs as programs
@@ -120,3 +123,32 @@ def test_a_tied_weight_that_is_quantized_is_read_as_numbers(tmp_path):
         parallel.load(path, **options)
     held = parallel.load(path, dequantize=True, **options)
     assert torch.equal(held["head.weight"], held["layers.0.up.weight"][128:])
+
+
+def test_the_rules_of_a_model_are_those_of_its_quantized_checkpoint(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        hidden_size=programs.ROWS,
+        intermediate_size=programs.COLUMNS,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        vocab_size=128,
+        architectures=["LlamaForCausalLM"],
+    )
+    tensors = transformers.LlamaForCausalLM(config).state_dict()
+    name = "model.layers.0.mlp.down_proj"
+    del tensors[f"{name}.weight"]
+    path = programs.save(
+        tensors | programs.gptq(name), "gptq", tmp_path / "m", max_shard_size="9MB"
+    )
+    said = config.to_dict() | json.loads((Path(path) / "config.json").read_text())
+    (Path(path) / "config.json").write_text(json.dumps(said))
+    whole = tensorhold.open(path).load(dequantize=True)
+    held = parallel.load(path, mesh={"tp": 4}, rank=1)
+    assert held[f"{name}.qweight"].shape == (16, programs.ROWS)
+    assert held[f"{name}.scales"].shape == (8, programs.ROWS)
+    held = parallel.load(path, mesh={"tp": 4}, rank=1, dequantize=True)
+    assert torch.equal(held[f"{name}.weight"], whole[f"{name}.weight"][:, 128:256])
+    key = "model.layers.0.self_attn.k_proj.weight"
+    assert torch.equal(held[key], whole[key][32:64])
