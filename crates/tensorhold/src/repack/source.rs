@@ -15,6 +15,8 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::quantize::{as_numbers, range_index, read_need, size, transposed};
 use crate::read::{allocate, read_selection};
 
+/// Rows whose zeros are looked at together, which no word has others of.
+const ROWS_OF_ZEROS: usize = 4096;
 /// Rows of a tile of scales.
 const TILE_ROWS: u64 = 128;
 
@@ -190,12 +192,7 @@ impl<'a> Origin<'a> {
         let middle = 1u8 << (bits - 1);
         let symmetric = match zeros {
             Zeros::Constant(zero) if *zero == f32::from(middle) => true,
-            Zeros::Packed { .. } => {
-                let [_, rows, n_groups] = scales.stored.size;
-                self.zeros(&(0..rows), &(0..n_groups))?
-                    .iter()
-                    .all(|zero| *zero == middle)
-            }
+            Zeros::Packed { .. } => self.has_zeros_of(middle)?,
             _ => return Err(refused("zeros that are no codes".to_owned())),
         };
         Ok(Kind::Int {
@@ -204,6 +201,20 @@ impl<'a> Origin<'a> {
             symmetric,
             scales: dtype,
         })
+    }
+
+    /// Whether the zero of every group is this.
+    fn has_zeros_of(&self, middle: u8) -> Result<bool> {
+        let [rows, columns] = self.shape;
+        let groups = 0..columns.div_ceil(self.group_size());
+        for start in (0..rows).step_by(ROWS_OF_ZEROS) {
+            let some = start..(start + ROWS_OF_ZEROS as u64).min(rows);
+            let zeros = self.zeros(&some, &groups)?;
+            if zeros.iter().any(|zero| *zero != middle) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn nvfp4(&self) -> Result<Kind> {
@@ -237,11 +248,14 @@ impl<'a> Origin<'a> {
         let tensor = self
             .part(part)
             .ok_or_else(|| refused(format!("no part `{part}`")))?;
-        let bytes = tensor.read()?;
-        match (tensor.info().dtype, bytes.as_slice().try_into()) {
-            (Dtype::F32, Ok(bytes)) => Ok(f32::from_le_bytes(bytes)),
-            _ => Err(refused(format!("a part `{part}` that is not one F32"))),
+        let info = tensor.info();
+        if (info.dtype, info.size_bytes()) != (Dtype::F32, 4) {
+            return Err(refused(format!("a part `{part}` that is not one F32")));
         }
+        let bytes = tensor.read()?;
+        Ok(f32::from_le_bytes(
+            bytes.try_into().expect("4 bytes were read"),
+        ))
     }
 
     /// The groups of all inputs, where they are stored and do not follow one another.
