@@ -272,13 +272,17 @@ impl Given {
         targets: &Targets,
     ) -> PyResult<Option<(u64, u64)>> {
         let spec = item.0.get();
+        let range = (spec.data_ptr, spec.data_len as u64);
+        if item.2 == "torch" && is_packed(tensor, seat.request, spec) {
+            seat.request.dtype = None;
+            return Ok(self.add(py, seat.number, item, targets)?.then_some(range));
+        }
         let checked = match seat.narrow {
             Some(part) => check_narrow(part, spec),
             None => check_given(tensor, seat.request, spec),
         };
         checked.map_err(|error| error::to_py(py, &error.with_tensor(tensor.name)))?;
         seat.request.dtype = Some(spec.dtype);
-        let range = (spec.data_ptr, spec.data_len as u64);
         Ok(self.add(py, seat.number, item, targets)?.then_some(range))
     }
 
@@ -384,6 +388,23 @@ fn check_given(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) ->
         ));
     }
     Ok(())
+}
+
+/// Whether `spec` is of the bytes in which PyTorch is given six-bit floats.
+fn is_packed(tensor: &TensorInfo<'_>, request: &Request, spec: &TensorSpec) -> bool {
+    let shape = shape_of(tensor, request);
+    let has_six_bits = matches!(tensor.dtype, Dtype::F6_E2M3 | Dtype::F6_E3M2);
+    let (Some((last, outer)), Some((given, given_outer))) =
+        (shape.split_last(), spec.shape.split_last())
+    else {
+        return false;
+    };
+    has_six_bits
+        && spec.dtype == Dtype::U8
+        && spec.narrow.is_none()
+        && outer == given_outer
+        && last.is_multiple_of(4)
+        && *given == last / 4 * 3
 }
 
 fn check_narrow(part: &NarrowSelection, spec: &TensorSpec) -> Result<()> {

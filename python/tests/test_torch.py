@@ -74,6 +74,9 @@ def test_six_bits_are_given_as_packed_bytes(code: str) -> None:
         assert whole.numpy().tobytes() == values(code, 16)
         assert same(checkpoint.load()["t"], whole)
         assert same(checkpoint.slice("t")[1, 4:], whole[1, 3:])
+        for into in (torch.zeros(2, 6, dtype=torch.uint8), torch.zeros(6, 2).byte().T):
+            filled = checkpoint.load(into={"t": into}, dtype=torch.bfloat16)["t"]
+            assert filled is into and same(filled.contiguous(), whole)
         with pytest.raises(SafetensorError, match="last dim must be divisible by 4"):
             checkpoint.slice("t")[:, :2]
     with pytest.raises(SafetensorError, match="take a multiple of 4 elements"):
