@@ -71,6 +71,18 @@ pub struct NamedHeld<'a> {
     pub held: Held,
 }
 
+impl<'a> NamedHeld<'a> {
+    /// What is held of a tensor that is no part of a weight.
+    fn of(name: &'a str, shape: &'a [u64], held: Held) -> NamedHeld<'a> {
+        NamedHeld {
+            name,
+            shape,
+            weight: None,
+            held,
+        }
+    }
+}
+
 impl<'a> CheckpointRules<'a> {
     /// `rules` for the tensors of `checkpoint`, and for `tied`: names for tensors that are there by another.
     ///
@@ -146,20 +158,12 @@ impl<'a> CheckpointRules<'a> {
                 Role::Itself => subject.name,
                 _ => member.info.name,
             };
-            let weight = subject
-                .weight
-                .filter(|_| matches!(member.role, Role::Part(_)));
-            let shape = member.info.shape;
-            let found = NamedHeld {
-                name,
-                shape,
-                weight,
-                held,
-            };
-            all.push((member.number, found));
+            let is_part = matches!(member.role, Role::Part(_));
+            let weight = subject.weight.filter(|_| is_part);
+            let found = NamedHeld::of(name, member.info.shape, held);
+            all.push((member.number, NamedHeld { weight, ..found }));
         })?;
-        all.sort_by_key(|(number, _)| *number);
-        Ok(all.into_iter().map(|(_, held)| held).collect())
+        Ok(in_order(all))
     }
 
     /// What `rank` holds where weights are read as numbers: of each its share, which may be any, and the tensors that are no parts.
@@ -170,59 +174,56 @@ impl<'a> CheckpointRules<'a> {
         let coordinates = self.mesh().coordinates(rank)?;
         let mut all: Vec<(usize, NamedHeld<'a>)> = Vec::new();
         for (number, subject) in self.subjects.iter().enumerate() {
-            let Some(weight) = subject.weight else {
-                self.each_of(number, &coordinates, &mut |member, held| {
-                    let (name, shape) = (subject.name, member.info.shape);
-                    let found = NamedHeld {
-                        name,
-                        shape,
-                        weight: None,
-                        held,
-                    };
-                    all.push((member.number, found));
-                })?;
-                continue;
-            };
-            if self.rules.placements_of(number, 2, &coordinates).is_none() {
+            if let Some(weight) = subject.weight {
+                self.add_numbers(number, weight, &coordinates, &mut all)?;
                 continue;
             }
-            let shape = &weight.recipe()?.shape;
-            let Some(whole) = self.rules.held_of(number, &coordinates)? else {
-                continue;
-            };
-            for Member { info, number, role } in &subject.tensors {
-                if let Role::Beside(part) = role {
-                    let share = held_beside(part, info, shape, &whole.share);
-                    let held = Held {
-                        share,
-                        ..whole.clone()
-                    };
-                    let (name, shape) = (info.name, info.shape);
-                    all.push((
-                        *number,
-                        NamedHeld {
-                            name,
-                            shape,
-                            weight: None,
-                            held,
-                        },
-                    ));
-                }
-            }
-            let place = subject.tensors.first().map_or(0, |member| member.number);
-            let name = subject.name;
-            all.push((
-                place,
-                NamedHeld {
-                    name,
-                    shape,
-                    weight: Some(weight),
-                    held: whole,
-                },
-            ));
+            self.each_of(number, &coordinates, &mut |member, held| {
+                all.push((
+                    member.number,
+                    NamedHeld::of(subject.name, member.info.shape, held),
+                ));
+            })?;
         }
-        all.sort_by_key(|(number, _)| *number);
-        Ok(all.into_iter().map(|(_, held)| held).collect())
+        Ok(in_order(all))
+    }
+
+    /// Adds what is held of `weight`, which is subject `number`, and of what lies beside it.
+    fn add_numbers(
+        &self,
+        number: usize,
+        weight: &'a QuantizedWeight,
+        coordinates: &[u64],
+        all: &mut Vec<(usize, NamedHeld<'a>)>,
+    ) -> Result<()> {
+        if self.rules.placements_of(number, 2, coordinates).is_none() {
+            return Ok(());
+        }
+        let shape = &weight.recipe()?.shape;
+        let Some(whole) = self.rules.held_of(number, coordinates)? else {
+            return Ok(());
+        };
+        let subject = &self.subjects[number];
+        for Member { info, number, role } in &subject.tensors {
+            if let Role::Beside(part) = role {
+                let share = held_beside(part, info, shape, &whole.share);
+                let held = Held {
+                    share,
+                    ..whole.clone()
+                };
+                all.push((*number, NamedHeld::of(info.name, info.shape, held)));
+            }
+        }
+        let place = subject.tensors.first().map_or(0, |member| member.number);
+        let found = NamedHeld::of(subject.name, shape, whole);
+        all.push((
+            place,
+            NamedHeld {
+                weight: Some(weight),
+                ..found
+            },
+        ));
+        Ok(())
     }
 
     fn each(&self, rank: u64, give: &mut dyn FnMut(&Member<'a>, &Subject<'a>, Held)) -> Result<()> {
@@ -246,33 +247,11 @@ impl<'a> CheckpointRules<'a> {
         let Some(held) = self.held_of(number, coordinates)? else {
             return Ok(());
         };
-        let Some(weight) = subject.weight else {
-            for member in &subject.tensors {
-                give(member, held.clone());
-            }
-            return Ok(());
-        };
-        if matches!(
-            subject.tensors[..],
-            [Member {
-                role: Role::Tied,
-                ..
-            }]
-        ) {
-            return Err(refuse_tied(subject.name, weight));
-        }
-        let piece = match held.share.is_whole() {
-            true => None,
-            false => Some(Piece::of(
-                self.checkpoint,
-                weight,
-                &held.share,
-                &subject.follows,
-            )?),
-        };
+        let piece = self.piece(subject, &held)?;
         for member in &subject.tensors {
             let info = &member.info;
             let (share, rewritten) = match (member.role, &piece) {
+                (Role::Itself | Role::Companion, _) => (held.share.clone(), None),
                 (Role::Part(part), Some(piece)) => piece.held(part, info)?,
                 (Role::Beside(part), _) => {
                     (held_beside(part, info, subject.shape(), &held.share), None)
@@ -290,6 +269,26 @@ impl<'a> CheckpointRules<'a> {
             );
         }
         Ok(())
+    }
+
+    /// What is held of a weight, where that is not all of it.
+    fn piece(&self, subject: &Subject<'a>, held: &Held) -> Result<Option<Piece<'a>>> {
+        let Some(weight) = subject.weight else {
+            return Ok(None);
+        };
+        if matches!(
+            subject.tensors[..],
+            [Member {
+                role: Role::Tied,
+                ..
+            }]
+        ) {
+            return Err(refuse_tied(subject.name, weight));
+        }
+        if held.share.is_whole() {
+            return Ok(None);
+        }
+        Piece::of(self.checkpoint, weight, &held.share, &subject.follows).map(Some)
     }
 
     /// What is held of what subject `number` is called.
@@ -337,6 +336,12 @@ impl<'a> Subject<'a> {
         self.weight
             .map_or_else(tensor, |weight| weight.shape().unwrap_or(&[]))
     }
+}
+
+/// What is held, by the places of the tensors.
+fn in_order(mut all: Vec<(usize, NamedHeld<'_>)>) -> Vec<NamedHeld<'_>> {
+    all.sort_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, held)| held).collect()
 }
 
 /// All tensors, those of a weight together, in the order in which the checkpoint has the first of each.
