@@ -479,22 +479,31 @@ proptest! {
             Transfer::start_promised(plan_all(&checkpoint), checkpoint.files(), Vec::new(), promised, options)
                 .expect("it is in order");
         let largest = sizes.iter().max().copied().unwrap_or(0);
-        let mut in_flight = 0;
-        let mut most = 0;
-        let mut offer = |in_flight: &mut u64| {
+        let limit = memory_limit.unwrap_or(u64::MAX).max(largest);
+        // As much as is read together with a tensor.
+        let together = 2 * largest + (2 << 20);
+        let mut in_flight = 0_u64;
+        let offer = |in_flight: &mut u64, is_demanded: bool| {
+            let before = *in_flight;
             let owed = transfer.owed();
             *in_flight += owed.iter().map(|(_, size)| size).sum::<u64>();
-            most = most.max(*in_flight);
+            // What is demanded comes on top.
+            let most = match is_demanded {
+                true => before.max(limit).saturating_add(together),
+                false => before.max(limit.saturating_add(together)),
+            };
+            prop_assert!(*in_flight <= most, "{before} + {} bytes", *in_flight - before);
             let memory = owed.into_iter().map(|(number, size)| {
                 (number, Buffer::allocate(size).expect("there is memory").into())
             });
             transfer.offer(memory.collect());
+            Ok(())
         };
         let mut given = vec![false; sizes.len()];
         for number in taken {
             let number = number.index(sizes.len());
             transfer.demand(number);
-            offer(&mut in_flight);
+            offer(&mut in_flight, true)?;
             let buffer = transfer.take(number).expect("nothing fails");
             prop_assert_eq!(buffer.is_some(), !given[number]);
             if let Some(buffer) = buffer {
@@ -504,7 +513,7 @@ proptest! {
             }
         }
         loop {
-            offer(&mut in_flight);
+            offer(&mut in_flight, false)?;
             let Some((number, buffer)) = transfer.next().expect("nothing fails") else {
                 break;
             };
@@ -513,8 +522,5 @@ proptest! {
             prop_assert!(host(&buffer)[..] == expected[number][..]);
         }
         prop_assert!(given.iter().all(|&given| given));
-        // What is demanded comes on top, with what is read together with it.
-        let limit = memory_limit.unwrap_or(u64::MAX).max(largest);
-        prop_assert!(most <= limit.saturating_add(2 * largest + (2 << 20)));
     }
 }
