@@ -111,7 +111,7 @@ impl QuantizedWeight {
                 .map(|(part, name)| (part.clone(), name.clone()))
                 .collect(),
             error: match &weight.layout {
-                QuantLayout::Known(_) => None,
+                QuantLayout::Known(_) | QuantLayout::Sparse(_) => None,
                 QuantLayout::Opaque(why) => Some(format!("it is not read: {why}")),
                 QuantLayout::Broken(error) => Some(error.to_string()),
             },

@@ -40,7 +40,7 @@ pub(crate) fn note_findings(quantization: &Quantization) {
     let mut notes: BTreeMap<String, (&str, u64)> = BTreeMap::new();
     for weight in &quantization.weights {
         let refused = weight
-            .recipe()
+            .logical_shape()
             .err()
             .map(|error| error.message().to_owned());
         let told = weight

@@ -496,22 +496,57 @@ fn values_of_a_sparse_weight_that_bits_do_not_count_are_refused() {
     };
     assert_eq!(
         message(&offsets([11, 0, 0])),
-        "part `row_offsets`: rows 0..3 begin at 11 and end at 10 of 10 values"
+        "part `row_offsets`: row 0 begins at 11 and ends at 0 of 10 values"
     );
     assert_eq!(
         message(&offsets([-1, 0, 0])),
-        "part `row_offsets`: rows 0..3 begin at 18446744073709551615 and end at 10 of 10 values"
+        "part `row_offsets`: row 0 begins at -1 and ends at 0 of 10 values"
     );
     assert_eq!(
         message(&[0; 8]),
         "these rows take 24 bytes of row_offsets, but there are 8"
     );
-    let error = weight
-        .scatter(0..1, &[0xff, 0], &[0; 14], &mut [0; 18])
-        .unwrap_err();
     assert_eq!(
-        error.message(),
-        "part `bitmask` has other than as many bits as there are values in 14 bytes"
+        message(&offsets([0, 5, 11])),
+        "part `row_offsets`: row 2 begins at 11 and ends at 10 of 10 values"
+    );
+    let check = |bits: &[u8], each: [i64; 3]| {
+        let error = weight.check_rows(0..3, bits, &offsets(each)).unwrap_err();
+        error.message().to_owned()
+    };
+    let bits = [0b1111, 1, 0b11, 0, 0b111, 0];
+    assert!(weight.check_rows(0..3, &bits, &offsets([0, 5, 7])).is_ok());
+    assert_eq!(
+        check(&bits, [0, 4, 7]),
+        "part `bitmask`: row 0 has 5 bits for 4 values"
+    );
+    assert_eq!(
+        check(&bits, [0, 5, 4]),
+        "part `row_offsets`: row 1 begins at 5 and ends at 4 of 10 values"
+    );
+    assert_eq!(
+        check(&bits, [1, 5, 7]),
+        "part `row_offsets`: row 0 begins at 1 and ends at 5 of 10 values"
+    );
+    assert_eq!(
+        check(&[0b1111, 2, 0b11, 0, 0b111, 0], [0, 5, 7]),
+        "part `bitmask`: row 0 has bits past its 9 columns"
+    );
+    let error = weight.scatter(
+        2..3,
+        &bits[4..],
+        &offsets([0, 5, 7])[16..],
+        &[0; 4],
+        &mut [0; 18],
+    );
+    assert_eq!(
+        error.unwrap_err().message(),
+        "part `bitmask` has bits for 6 bytes of values, but there are 4"
+    );
+    let more: Shapes<'_> = &[("compressed", BF16, &[28]), parts[1], parts[2]];
+    assert_eq!(
+        make(more, [3, 9]).unwrap_err().message(),
+        "part `compressed` is BF16 [28]: a weight of 3 x 9 has no more elements"
     );
     assert_eq!(
         make(parts, [3, 20]).unwrap_err().message(),

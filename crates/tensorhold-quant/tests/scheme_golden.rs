@@ -576,14 +576,22 @@ fn rows_of_weights_that_are_mostly_zero_are_those_of_other_programs() {
             );
             let bits = part("bitmask", weight.mask_bytes(start..end).unwrap());
             let mut rows = vec![0xa5; (end - start) as usize * size];
-            weight.scatter(start..end, bits, values, &mut rows).unwrap();
+            weight
+                .scatter(start..end, bits, offsets, values, &mut rows)
+                .unwrap();
             let sums: Vec<u32> = rows.chunks(size).map(crc32).collect();
             assert_eq!(
                 sums,
                 case.rows[start as usize..end as usize],
                 "{start}..{end}"
             );
-            let fewer = weight.scatter(start..end, bits, &[values, &[0]].concat(), &mut rows);
+            let fewer = weight.scatter(
+                start..end,
+                bits,
+                offsets,
+                &[values, &[0]].concat(),
+                &mut rows,
+            );
             assert_eq!(fewer.unwrap_err().kind(), ErrorKind::InvalidTensor);
         }
         n_cases += 1;

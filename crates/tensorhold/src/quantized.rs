@@ -95,7 +95,7 @@ impl Checkpoint {
             return Ok(Logical {
                 dtype: weight.dtype,
                 narrow: None,
-                shape: weight.recipe()?.shape.clone(),
+                shape: weight.logical_shape()?.to_vec(),
                 scheme: Some(weight.scheme),
             });
         }
@@ -152,6 +152,12 @@ fn read_part(tensor: &Tensor<'_>, range: ByteRange) -> Result<Vec<u8>> {
         );
         return Err(file.blame(&info, Error::new(ErrorKind::InvalidArgument, message)));
     }
+    read_range(tensor, range)
+}
+
+/// Some bytes of a tensor that has them.
+fn read_range(tensor: &Tensor<'_>, range: ByteRange) -> Result<Vec<u8>> {
+    let (info, file) = (tensor.info(), tensor.file());
     let mut bytes = read::allocate(range.len())?;
     let position = file.header().data_start() + info.offsets.start + range.start;
     let read = file.source().read_at(position, &mut bytes);

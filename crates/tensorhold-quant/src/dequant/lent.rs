@@ -23,6 +23,16 @@ pub enum PartBytes<'a> {
     Spanned(&'a [u8]),
 }
 
+impl<'a> PartBytes<'a> {
+    /// All of them.
+    #[must_use]
+    pub const fn bytes(self) -> &'a [u8] {
+        match self {
+            PartBytes::Joined(bytes) | PartBytes::Spanned(bytes) => bytes,
+        }
+    }
+}
+
 /// The bytes that [`Need`] names.
 pub(super) struct Lent<'a> {
     stored: &'a Stored,

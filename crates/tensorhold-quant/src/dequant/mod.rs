@@ -16,6 +16,7 @@
 
 mod lent;
 mod lookup;
+mod sparse;
 mod store;
 mod tile;
 mod transpose;
@@ -33,6 +34,7 @@ use tile::Tiles;
 use value::Single;
 
 pub use lent::PartBytes;
+pub use sparse::dequantize_sparse;
 pub use store::Store;
 
 /// Rows and columns of a tile of codes whose lines go along columns.

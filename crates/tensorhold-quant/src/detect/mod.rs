@@ -137,7 +137,7 @@ impl Found {
             parts: parts.collect(),
             findings: reading.findings,
         };
-        if module.settings().listed == Listed::Ignored {
+        if module.settings().listed == Listed::Ignored && weight.is_quantized() {
             let message = "the configuration says that it is not quantized, but its tensors are";
             weight.findings.push(conflict(message.to_owned()));
         }

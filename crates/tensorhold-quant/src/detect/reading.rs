@@ -30,12 +30,18 @@ impl Reading {
         parts: &'static [&'static str],
         recipe: Result<Recipe>,
     ) -> Reading {
+        Reading::of_layout(scheme, parts, recipe.map(Layout::Known))
+    }
+
+    /// The same, of whatever layout.
+    pub fn of_layout(
+        scheme: SchemeName,
+        parts: &'static [&'static str],
+        layout: Result<Layout>,
+    ) -> Reading {
         Reading {
             scheme,
-            layout: match recipe {
-                Ok(recipe) => Layout::Known(recipe),
-                Err(error) => Layout::Broken(error),
-            },
+            layout: layout.unwrap_or_else(Layout::Broken),
             parts,
             suffix: ".weight",
             name: None,
@@ -50,10 +56,7 @@ impl Reading {
         parts: &'static [&'static str],
         why: &'static str,
     ) -> Reading {
-        Reading {
-            layout: Layout::Opaque(why.to_owned()),
-            ..Reading::new(scheme, parts, Err(Error::new(ErrorKind::Unsupported, why)))
-        }
+        Reading::of_layout(scheme, parts, Ok(Layout::Opaque(why.to_owned())))
     }
 
     pub fn scales(self, scales: &'static str) -> Reading {

@@ -8,7 +8,7 @@ use tensorhold_core::Dtype;
 use super::module::Module;
 use super::readers::{
     bitsandbytes, bytes, comfy, compressed, fp8, grouped, hqq, kernels, microscaling, mlx, quanto,
-    torchao,
+    sparse, torchao,
 };
 use super::reading::Reading;
 
@@ -133,7 +133,7 @@ pub(super) const SIGNATURES: &[Signature] = &[
         bitsandbytes::other_names,
     ),
     entry(".weight", &[U8], &["weight_scale"], bytes::read),
-    entry(".compressed", &[], &["bitmask"], kernels::sparse),
+    entry(".compressed", &[], &["bitmask"], sparse::read),
     fused("_scale_inv", &[""], fp8::fused),
     fused("_blocks", &["_scales"], microscaling::gpt_oss),
     entry(".B", &[], &["s"], kernels::marlin),

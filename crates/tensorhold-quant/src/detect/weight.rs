@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
 use super::name::SchemeName;
-use crate::scheme::Recipe;
+use crate::scheme::{Need, Recipe, Sparse, Window};
 
 /// A quantized weight of a checkpoint: what it is called, what it means, and the tensors that hold it.
 #[derive(Debug)]
@@ -15,7 +15,8 @@ pub struct QuantizedWeight {
     pub name: String,
     /// What it is written in.
     pub scheme: SchemeName,
-    /// What its values are given as where nothing else is asked for: `BF16`, `F16` or `F32`.
+    /// What its values are given as where nothing else is asked for: `BF16`, `F16` or `F32`, or the type of the values of a weight whose
+    /// zeros alone are left out.
     pub dtype: Dtype,
     /// Where that is said.
     pub dtype_from: DtypeFrom,
@@ -31,13 +32,11 @@ pub struct QuantizedWeight {
 
 /// What the parts of a weight mean.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all weights of a checkpoint are known"
-)]
 pub enum Layout {
     /// Enough is known to compute it.
     Known(Recipe),
+    /// Enough is known to compute it, once its zeros are put back.
+    Sparse(Sparse),
     /// It is known what it is, but not read: why.
     Opaque(String),
     /// Its parts do not suit each other, some are missing, or they can be read in two ways.
@@ -58,22 +57,71 @@ pub enum DtypeFrom {
 }
 
 impl QuantizedWeight {
+    /// Whether more is done to it than that its zeros are left out.
+    pub(super) fn is_quantized(&self) -> bool {
+        match &self.layout {
+            Layout::Sparse(sparse) => sparse.recipe().is_some(),
+            Layout::Known(_) | Layout::Opaque(_) | Layout::Broken(_) => true,
+        }
+    }
+
     /// The shape of the weight, where its layout is known.
     #[must_use]
     pub fn shape(&self) -> Option<&[u64]> {
+        self.logical_shape().ok()
+    }
+
+    /// The shape of the weight.
+    ///
+    /// # Errors
+    /// `Unsupported` for a weight that is not read, and what is wrong with one that is broken, with its name.
+    pub fn logical_shape(&self) -> Result<&[u64]> {
         match &self.layout {
-            Layout::Known(recipe) => Some(&recipe.shape),
-            Layout::Opaque(_) | Layout::Broken(_) => None,
+            Layout::Known(recipe) => Ok(&recipe.shape),
+            Layout::Sparse(sparse) => Ok(sparse.shape()),
+            Layout::Opaque(_) | Layout::Broken(_) => self.recipe().map(|recipe| &*recipe.shape),
         }
+    }
+
+    /// All of the weight.
+    ///
+    /// # Errors
+    /// Those of [`logical_shape`](QuantizedWeight::logical_shape).
+    pub fn whole(&self) -> Result<Window> {
+        match &self.layout {
+            Layout::Sparse(sparse) => Ok(sparse.whole()),
+            _ => Ok(self.recipe()?.whole()),
+        }
+    }
+
+    /// What of each part `window` needs, in the order of [`Recipe::needs`] or [`Sparse::needs`].
+    ///
+    /// # Errors
+    /// Those of [`logical_shape`](QuantizedWeight::logical_shape) and of [`Recipe::needs`].
+    pub fn needs(&self, window: &Window) -> Result<Vec<Need>> {
+        let needs = match &self.layout {
+            Layout::Sparse(sparse) => sparse.needs(window),
+            _ => self.recipe()?.needs(window),
+        };
+        needs.map_err(|error| error.with_tensor(&*self.name))
     }
 
     /// What its parts mean.
     ///
     /// # Errors
-    /// `Unsupported` for a weight that is not read, and what is wrong with one that is broken, with its name.
+    /// `Unsupported` for a weight that is not read, or whose zeros are left out, and what is wrong with one that is broken, with its name.
     pub fn recipe(&self) -> Result<&Recipe> {
         match &self.layout {
             Layout::Known(recipe) => Ok(recipe),
+            Layout::Sparse(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "a weight in {} is not taken as it lies in the file: its zeros are left out",
+                    self.scheme
+                ),
+            )
+            .with_tensor(&*self.name)
+            .with_hint("take it as numbers: `dequantize=True`")),
             Layout::Opaque(why) => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("a weight in {} is not read: {why}", self.scheme),

@@ -110,6 +110,7 @@ pub fn lines(found: &Quantization) -> Vec<String> {
         } = weight;
         match layout {
             Layout::Known(recipe) => format!("{name}: {scheme} {:?} {dtype}", recipe.shape),
+            Layout::Sparse(sparse) => format!("{name}: {scheme} {:?} {dtype}", sparse.shape()),
             Layout::Opaque(why) => format!("{name}: {scheme} opaque: {why}"),
             Layout::Broken(error) => format!("{name}: {scheme} broken: {}", error.message()),
         }

@@ -310,15 +310,89 @@ fn what_comfyui_rotates_is_not_read() {
     }
 }
 
+/// Parts of a weight of 4 x 8 without its zeros.
+fn sparse(values: Dtype, n_values: &[u64], more: &[(&str, Dtype, &[u64])]) -> Checkpoint {
+    let shape: Vec<u8> = [4i64, 8].map(i64::to_le_bytes).concat();
+    let parts = [
+        ("a.compressed", values, n_values),
+        ("a.bitmask", U8, &[4, 1]),
+    ];
+    let parts: Vec<_> = parts.iter().chain(more).copied().collect();
+    Checkpoint::of(&parts).bytes("a.shape", I64, &[2, 1], &shape)
+}
+
 #[test]
-fn sparse_weights_are_named() {
-    let sparse = Checkpoint::of(&[
+fn weights_without_their_zeros_are_found() {
+    let offsets: (&str, Dtype, &[u64]) = ("a.row_offsets", I64, &[4]);
+    let scale: (&str, Dtype, &[u64]) = ("a.weight_scale", BF16, &[4, 1]);
+    check(
+        sparse(BF16, &[7], &[offsets]),
+        &["a.weight: sparse-bitmask [4, 8] BF16"],
+    );
+    check(
+        sparse(F16, &[4, 4], &[]),
+        &["a.weight: sparse-24-bitmask [4, 8] F16"],
+    );
+    for values in [F8_E4M3, I8] {
+        check(
+            sparse(values, &[4, 4], &[scale]),
+            &["a.weight: sparse-24-bitmask [4, 8] BF16"],
+        );
+        check(
+            sparse(values, &[7], &[offsets, scale]),
+            &["a.weight: sparse-bitmask [4, 8] BF16"],
+        );
+    }
+    let ignored = r#"{"quantization_config": {"quant_method": "compressed-tensors", "ignore": ["a"],
+        "sparsity_config": {"format": "sparse-bitmask"}}}"#;
+    let plain = sparse(BF16, &[7], &[offsets]).config(ignored);
+    assert_eq!(told(&plain.detect()), [""; 0]);
+}
+
+#[test]
+fn weights_without_their_zeros_whose_parts_differ_are_broken() {
+    let offsets: (&str, Dtype, &[u64]) = ("a.row_offsets", I64, &[4]);
+    let scale: (&str, Dtype, &[u64]) = ("a.weight_scale", BF16, &[4, 1]);
+    let cases = [
+        (
+            sparse(BF16, &[33], &[offsets]),
+            "part `compressed` is BF16 [33]: a weight of 4 x 8 has no more elements",
+        ),
+        (
+            sparse(BF16, &[7], &[offsets, scale]),
+            "part `compressed` is BF16 with `weight_scale` beside it, which is no weight that is known",
+        ),
+        (
+            sparse(I64, &[7], &[offsets]),
+            "part `compressed` is I64, which is no weight that is known",
+        ),
+        (
+            sparse(I8, &[7], &[offsets]),
+            "part `weight_scale` or `scale` or `weight._scale` is missing; there are `weight`",
+        ),
+    ];
+    for (checkpoint, expected) in cases {
+        let [line] = &lines(&checkpoint.detect())[..] else {
+            panic!("{expected}");
+        };
+        let (_, found) = line.split_once("broken: ").unwrap_or((line, ""));
+        assert_eq!(found, expected);
+    }
+    let huge = [1i64 << 40, 1 << 40].map(i64::to_le_bytes).concat();
+    let parts: &[(&str, Dtype, &[u64])] = &[
         ("a.compressed", BF16, &[7]),
         ("a.bitmask", U8, &[4, 1]),
-        ("a.row_offsets", I64, &[4]),
-    ]);
-    check(
-        sparse,
-        &["a.weight: sparse-bitmask opaque: weights without their zeros are not read"],
+        offsets,
+    ];
+    let error = lines(
+        &Checkpoint::of(parts)
+            .bytes("a.shape", I64, &[2], &huge)
+            .detect(),
+    );
+    assert!(error[0].contains("broken: "), "{error:?}");
+    let none = lines(&Checkpoint::of(parts).detect());
+    assert_eq!(
+        none,
+        ["a.weight: sparse-bitmask broken: part `shape` is missing"]
     );
 }

@@ -199,7 +199,7 @@ impl<'a> CheckpointRules<'a> {
         if self.rules.placements_of(number, 2, coordinates).is_none() {
             return Ok(());
         }
-        let shape = &weight.recipe()?.shape;
+        let shape = weight.logical_shape()?;
         let Some(whole) = self.rules.held_of(number, coordinates)? else {
             return Ok(());
         };

@@ -15,7 +15,7 @@ use std::thread;
 use tensorhold_core::{Dtype, Error, ErrorKind, Index, Result};
 use tensorhold_io::{Buffer, Part as BufferPart};
 use tensorhold_quant::can_cast;
-use tensorhold_quant::detect::{Layout, QuantizedWeight};
+use tensorhold_quant::detect::QuantizedWeight;
 
 use super::crew::share_out;
 use super::located::{Located, Origins, Room};
@@ -69,19 +69,20 @@ impl<'a> Dequantize<'a> {
     /// The shape of the result.
     ///
     /// # Errors
-    /// `InvalidSlice` for an index that does not fit; those of [`QuantizedWeight::recipe`].
+    /// `InvalidSlice` for an index that does not fit; those of [`QuantizedWeight::logical_shape`].
     pub fn shape(&self) -> Result<Vec<u64>> {
         Ok(self.resolve()?.shape)
     }
 
-    /// The bytes of the parts that it takes: no others need be read.
+    /// The bytes of the parts that it takes: no others need be read. Where only what is read says which values those are, all are counted.
     ///
     /// # Errors
     /// Those of [`shape`](Dequantize::shape).
     pub fn needed_bytes(&self) -> Result<u64> {
-        let (recipe, part) = (self.weight.recipe()?, self.resolve()?);
+        let part = self.resolve()?;
         let all = part.strips(u64::MAX);
-        let needs = all.iter().map(|strip| recipe.needs(&part.window(strip)));
+        let needs = all.iter();
+        let needs = needs.map(|strip| self.weight.needs(&part.window(strip)));
         let mut n_bytes = 0;
         for need in needs.collect::<Result<Vec<_>>>()?.iter().flatten() {
             n_bytes += need.size_bytes()?;
@@ -92,7 +93,7 @@ impl<'a> Dequantize<'a> {
     pub(super) fn resolve(&self) -> Result<Part> {
         let dtype = self.dtype;
         let part = match can_cast(Dtype::F32, dtype) {
-            true => Part::resolve(self.weight.recipe()?, &self.index, dtype),
+            true => Part::resolve(self.weight.logical_shape()?, &self.index, dtype),
             false => {
                 let message =
                     format!("weights cannot become `{dtype}`: they become floats of 8 to 64 bits");
@@ -271,7 +272,7 @@ impl<'a> Work<'a> {
         let mut units = Vec::new();
         let mut made = Vec::with_capacity(buffers.len());
         for (job, ((weight, part), buffer)) in jobs.iter().zip(buffers).enumerate() {
-            let strips = part.strips(weight.strip_bytes(origins, part.dtype, n_threads));
+            let strips = part.strips(weight.strip_bytes(origins, part, n_threads));
             if strips.is_empty() {
                 made.push(Some(buffer));
                 continue;
@@ -357,12 +358,12 @@ const N_NAMED: usize = 5;
 /// Refuses weights that cannot be computed, all together.
 pub(super) fn refuse_unread<'a>(weights: impl Iterator<Item = &'a QuantizedWeight>) -> Result<()> {
     let unread: Vec<&QuantizedWeight> = weights
-        .filter(|weight| !matches!(weight.layout, Layout::Known(_)))
+        .filter(|weight| weight.logical_shape().is_err())
         .collect();
     let Some(first) = unread.first() else {
         return Ok(());
     };
-    let Err(error) = first.recipe() else {
+    let Err(error) = first.logical_shape() else {
         return Ok(());
     };
     if unread.len() == 1 {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result, Selection};
 use tensorhold_io::{Access, Buffer, Wanted, Way};
-use tensorhold_quant::detect::QuantizedWeight;
-use tensorhold_quant::scheme::{Axis, Need, Recipe, Window};
-use tensorhold_quant::{PartBytes, Store, dequantize_parts};
+use tensorhold_quant::detect::{Layout, QuantizedWeight};
+use tensorhold_quant::scheme::{Axis, Need, Sparse, Window};
+use tensorhold_quant::{PartBytes, Store, dequantize_parts, dequantize_sparse};
 
 use super::part::{Part, Strip};
 use crate::checkpoint::{Checkpoint, Tensor};
@@ -64,9 +64,8 @@ impl Origins {
 
 /// A weight with the tensors of its parts.
 pub(super) struct Located<'a> {
-    name: &'a str,
-    pub recipe: &'a Recipe,
-    /// Those that the recipe needs, in its order.
+    weight: &'a QuantizedWeight,
+    /// Those that the weight needs, in the order of its needs.
     tensors: Vec<Tensor<'a>>,
 }
 
@@ -81,12 +80,10 @@ pub(super) struct Room {
 
 impl<'a> Located<'a> {
     /// # Errors
-    /// Those of [`QuantizedWeight::recipe`]; `TensorNotFound` for a part that the checkpoint has not; `InvalidTensor` for one of
-    /// another size than the recipe says.
+    /// Those of [`QuantizedWeight::logical_shape`]; `TensorNotFound` for a part that the checkpoint has not; `InvalidTensor` for one of
+    /// another size than the weight needs.
     pub fn find(checkpoint: &'a Checkpoint, weight: &'a QuantizedWeight) -> Result<Located<'a>> {
-        let recipe = weight.recipe()?;
-        let needs = recipe.needs(&recipe.whole());
-        let needs = needs.map_err(|error| error.with_tensor(&*weight.name))?;
+        let needs = weight.needs(&weight.whole()?)?;
         let tensors = needs.iter().map(|need| {
             let name = weight.parts.get(need.part).ok_or_else(|| {
                 let message = format!("no tensor is its part `{}`", need.part);
@@ -105,21 +102,22 @@ impl<'a> Located<'a> {
             Err(tensor.file().blame(&tensor.info(), error))
         });
         Ok(Located {
-            name: &weight.name,
-            recipe,
+            weight,
             tensors: tensors.collect::<Result<_>>()?,
         })
     }
 
-    /// The bytes of a window as `dtype` that are best made at once by one of `n_threads`.
-    pub fn strip_bytes(&self, origins: &Origins, dtype: Dtype, n_threads: usize) -> u64 {
-        if self.recipe.codes.lines == Axis::Columns {
-            return STRIP_BYTES;
-        }
+    /// The bytes of a window of `part` that are best made at once by one of `n_threads`.
+    pub fn strip_bytes(&self, origins: &Origins, part: &Part, n_threads: usize) -> u64 {
+        let recipe = match &self.weight.layout {
+            Layout::Known(recipe) if recipe.codes.lines == Axis::Rows => recipe,
+            Layout::Sparse(sparse) => return sparse_strip_bytes(sparse, part),
+            _ => return STRIP_BYTES,
+        };
         // Rows of the weight lie across the lines of the codes: a strip takes a little of each line.
         let way = self.tensors.first().and_then(|codes| origins.find(codes));
-        let [experts, rows, columns] = self.recipe.size();
-        let width = u64::from(dtype.width_bytes().unwrap_or(1));
+        let [experts, rows, columns] = recipe.size();
+        let width = u64::from(part.dtype.width_bytes().unwrap_or(1));
         let matrix_bytes = (rows * width).saturating_mul(columns);
         match way.map(Origin::way) {
             Some(Way::Mapped | Way::Copied) => {
@@ -157,7 +155,7 @@ impl<'a> Located<'a> {
         };
         made.map_err(|error| match error.tensor() {
             Some(_) => error,
-            None => error.with_tensor(self.name),
+            None => error.with_tensor(&*self.weight.name),
         })
     }
 
@@ -170,25 +168,27 @@ impl<'a> Located<'a> {
         room: &mut Room,
         into: &mut [u8],
     ) -> Result<()> {
-        let needs = self.recipe.needs(window)?;
+        let mut needs = self.weight.needs(window)?;
         room.parts.resize_with(needs.len(), || None);
         let (codes_room, rooms) = room.parts.split_at_mut(1);
-        let (codes, codes_tensor) = (&needs[0], &self.tensors[0]);
-        let rest = needs[1..].iter().zip(&self.tensors[1..]);
+        let rest = needs.iter().zip(&self.tensors).skip(1);
         for ((need, tensor), room) in rest.zip(&mut *rooms) {
             fetch(need, tensor, origins, room)?;
         }
+        if let Layout::Sparse(sparse) = &self.weight.layout {
+            needs[0] = values_of(sparse, window, &needs, rooms)?;
+        }
+        let (codes, codes_tensor) = (&needs[0], &self.tensors[0]);
         let mut finish = |codes: PartBytes<'_>| {
             let mut parts = vec![codes];
             for (need, room) in needs[1..].iter().zip(&*rooms) {
                 parts.push(joined(need, room.as_ref())?);
             }
-            dequantize_parts(self.recipe, window, &parts, dtype, Store::Past, into)
+            self.compute(window, &parts, dtype, into)
         };
         if let Some(origin) = origins.find(codes_tensor) {
-            let span = codes.span()?;
             let mut made = Ok(());
-            let span = in_file(codes_tensor, span);
+            let span = in_file(codes_tensor, codes.span()?);
             let mut show = |bytes: &[u8]| made = finish(PartBytes::Spanned(bytes));
             if origin.source().with_bytes(span, &mut show)? {
                 return made;
@@ -196,6 +196,21 @@ impl<'a> Located<'a> {
         }
         fetch(codes, codes_tensor, origins, &mut codes_room[0])?;
         finish(joined(codes, codes_room[0].as_ref())?)
+    }
+
+    /// Fills `into` with the weights of `window`, of the parts that it needs.
+    fn compute(
+        &self,
+        window: &Window,
+        parts: &[PartBytes<'_>],
+        dtype: Dtype,
+        into: &mut [u8],
+    ) -> Result<()> {
+        if let Layout::Sparse(sparse) = &self.weight.layout {
+            return dequantize_sparse(sparse, window, parts, dtype, Store::Past, into);
+        }
+        let recipe = self.weight.recipe()?;
+        dequantize_parts(recipe, window, parts, dtype, Store::Past, into)
     }
 }
 
@@ -207,6 +222,30 @@ const MAX_STRIP_BYTES: u64 = 128 << 20;
 
 /// The same where memory is scarce.
 const STREAMED_STRIP_BYTES: u64 = 16 << 20;
+
+/// The same where all columns are put in their places for a few that are wanted.
+fn sparse_strip_bytes(sparse: &Sparse, part: &Part) -> u64 {
+    let width = u64::from(sparse.mask().dtype().width_bytes().unwrap_or(1));
+    let line_bytes = sparse.shape()[1].saturating_mul(width).max(1);
+    let n_rows = (STRIP_BYTES / line_bytes).max(1);
+    part.row_bytes().saturating_mul(n_rows).min(STRIP_BYTES)
+}
+
+/// The values that `window` takes, by the offsets in `rooms`, which have what it needs besides.
+fn values_of(
+    sparse: &Sparse,
+    window: &Window,
+    needs: &[Need],
+    rooms: &[Option<Buffer>],
+) -> Result<Need> {
+    let rest = needs[1..].iter().zip(rooms);
+    let mut rest = rest.filter(|(need, _)| need.part == "row_offsets");
+    let offsets = match rest.next() {
+        Some((need, room)) => joined(need, room.as_ref())?,
+        None => PartBytes::Joined(&[]),
+    };
+    sparse.values(window, offsets.bytes())
+}
 
 /// The bytes of the tensor that has the elements of `need`.
 fn need_bytes(need: &Need) -> Result<u64> {

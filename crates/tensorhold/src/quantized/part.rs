@@ -11,7 +11,7 @@ use std::ops::Range;
 use tensorhold_core::{
     Bounds, Dtype, Error, ErrorKind, Index, Result, Selection, Strided, shape_size_bytes,
 };
-use tensorhold_quant::scheme::{Recipe, Window};
+use tensorhold_quant::scheme::Window;
 
 /// Positions of one dimension: `count` of them, from `first` on, `step` apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +99,8 @@ pub(super) struct Strip {
 }
 
 impl Part {
-    /// What `index` selects of the weight of `recipe`, as `dtype`; ranges past the end are clamped.
-    pub fn resolve(recipe: &Recipe, index: &[Index], dtype: Dtype) -> Result<Part> {
-        let shape = &recipe.shape;
+    /// What `index` selects of a weight of `shape`, as `dtype`; ranges past the end are clamped.
+    pub fn resolve(shape: &[u64], index: &[Index], dtype: Dtype) -> Result<Part> {
         let whole = Selection::resolve(dtype, shape, index, Bounds::Clamped)?;
         let steps = shape.iter().zip(by_dimension(shape.len(), index));
         let steps = steps.map(|(size, index)| Steps::of(*size, index));
@@ -164,7 +163,7 @@ impl Part {
     }
 
     /// The bytes of a row of the window of a strip.
-    fn row_bytes(&self) -> u64 {
+    pub fn row_bytes(&self) -> u64 {
         let cover = self.columns.cover(&(0..self.columns.count));
         let width = u64::from(self.dtype.width_bytes().unwrap_or(1));
         (cover.end - cover.start).saturating_mul(width)

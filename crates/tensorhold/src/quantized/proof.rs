@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result};
 use tensorhold_quant::cast;
 use tensorhold_quant::detect::{Layout, QuantFinding, Quantization, QuantizedWeight, SchemeName};
-use tensorhold_quant::scheme::{Change, Number, Numbers, Recipe, Stored, Zeros};
+use tensorhold_quant::scheme::{Change, Number, Numbers, Recipe, Sparse, Stored, Zeros};
 
+use super::located::Located;
+use super::read_range;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::pieces::Pieces;
 use crate::verify::VerifyEvent;
@@ -75,6 +77,13 @@ impl Proof {
             }
             let checked = match &weight.layout {
                 Layout::Known(recipe) => check(checkpoint, weight, recipe, &mut pieces, tell),
+                Layout::Sparse(sparse) => {
+                    let checked = check_rows(checkpoint, weight, sparse, tell);
+                    let scales = sparse.recipe().map_or(Ok(()), |recipe| {
+                        check(checkpoint, weight, recipe, &mut pieces, tell)
+                    });
+                    checked.and(scales)
+                }
                 Layout::Broken(_) => weight.recipe().map(|_| ()),
                 Layout::Opaque(_) => Ok(()),
             };
@@ -144,6 +153,38 @@ fn check(
         scan(&tensor, pieces, tell, |piece| {
             Ok(not_a_group(n_groups, piece))
         })?;
+    }
+    Ok(())
+}
+
+/// So many bytes of bits or offsets are looked at together, or one row.
+const ROWS_BYTES: u64 = 1 << 20;
+
+/// Looks at the bits of each row of a weight without its zeros: they must be as many as the values that its offset says.
+fn check_rows(
+    checkpoint: &Checkpoint,
+    weight: &QuantizedWeight,
+    sparse: &Sparse,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Result<()> {
+    // Parts of the right sizes.
+    Located::find(checkpoint, weight)?;
+    let mask = sparse.mask();
+    let [n_rows, n_columns] = mask.shape();
+    let together = (ROWS_BYTES / n_columns.div_ceil(8).max(8)).max(1);
+    let part = |name: &str, range: ByteRange| match weight.parts.get(name) {
+        Some(name) if range.start < range.end => read_range(&checkpoint.tensor(name)?, range),
+        _ => Ok(Vec::new()),
+    };
+    // Rows of no columns have no bits.
+    let ends = (0..n_rows).step_by(usize::try_from(together).unwrap_or(1));
+    for start in ends.filter(|_| n_columns > 0) {
+        let rows = start..(start + together).min(n_rows);
+        let bits = part("bitmask", mask.mask_bytes(rows.clone())?)?;
+        let offsets = part("row_offsets", mask.offset_bytes(rows.clone())?)?;
+        let checked = mask.check_rows(rows, &bits, &offsets);
+        checked.map_err(|error| error.with_tensor(&*weight.name))?;
+        tell(VerifyEvent::Read((bits.len() + offsets.len()) as u64));
     }
     Ok(())
 }

@@ -310,7 +310,7 @@ impl Item<'_> {
     fn pieces(&self, origins: &Origins) -> Vec<Piece<'_>> {
         match &self.from {
             From::Weight(weight, part) => {
-                let strips = part.strips(weight.strip_bytes(origins, self.dtype, 1));
+                let strips = part.strips(weight.strip_bytes(origins, part, 1));
                 let strips = strips.into_iter();
                 strips
                     .map(|strip| Piece::Strip(weight, part, strip))

@@ -8,9 +8,9 @@ use super::super::reading::{Reading, ambiguous};
 use super::super::weight::QuantFinding;
 use super::groups::group_size;
 use crate::codec::BitOrder;
-use crate::scheme::{IntQuantized, PackQuantized, Recipe, Scheme};
+use crate::scheme::{IntQuantized, PackQuantized, Parts, Recipe, Scheme};
 
-type Read = Result<(Recipe, Vec<QuantFinding>)>;
+pub(super) type Read = Result<(Recipe, Vec<QuantFinding>)>;
 
 /// `weight_packed` in words of 32 bits.
 pub(in super::super) fn packed(module: &Module<'_>) -> Option<Reading> {
@@ -38,17 +38,7 @@ fn reading(scheme: SchemeName, parts: &'static [&'static str], read: Read) -> Re
 }
 
 fn pack_recipe(module: &Module<'_>) -> Read {
-    let shape: [u64; 2] =
-        module
-            .integers("weight_shape")?
-            .try_into()
-            .map_err(|sizes: Vec<u64>| {
-                let message = format!(
-                    "part `weight_shape` has {} sizes: it must have 2",
-                    sizes.len()
-                );
-                Error::new(ErrorKind::InvalidTensor, message)
-            })?;
+    let shape = shape_in(module, "weight_shape")?;
     check_zeros(module)?;
     let (group_size, findings) = groups(module, shape[1])?;
     let is_ordered = module.settings().text(&["actorder"]) == Some("group");
@@ -65,11 +55,25 @@ fn pack_recipe(module: &Module<'_>) -> Read {
     Ok((module.recipe(&scheme)?, findings))
 }
 
+/// The two sizes that a part holds.
+pub(super) fn shape_in(module: &Module<'_>, part: &'static str) -> Result<[u64; 2]> {
+    let sizes = module.integers(part)?.try_into();
+    sizes.map_err(|sizes: Vec<u64>| {
+        let message = format!("part `{part}` has {} sizes: it must have 2", sizes.len());
+        Error::new(ErrorKind::InvalidTensor, message)
+    })
+}
+
 fn int_recipe(module: &Module<'_>) -> Read {
-    check_zeros(module)?;
     let columns = module.anchor.shape.last().copied().unwrap_or(0);
+    int_recipe_of(module, columns, &module.parts(IntQuantized::PARTS))
+}
+
+/// The recipe of integers of so many columns, which are `weight` of `parts`.
+pub(super) fn int_recipe_of(module: &Module<'_>, columns: u64, parts: &Parts<'_>) -> Read {
+    check_zeros(module)?;
     let (group_size, findings) = groups(module, columns)?;
-    Ok((module.recipe(&IntQuantized { group_size })?, findings))
+    Ok((IntQuantized { group_size }.recipe(parts)?, findings))
 }
 
 fn groups(module: &Module<'_>, columns: u64) -> Result<(Option<u64>, Vec<QuantFinding>)> {

@@ -66,7 +66,7 @@ pub(in super::super) fn is_float(dtype: Dtype) -> bool {
     FloatCode::of_dtype(dtype).is_some_and(|float| float.width_bits() == 8)
 }
 
-fn asks_for_scales(settings: &Settings<'_>) -> bool {
+pub(super) fn asks_for_scales(settings: &Settings<'_>) -> bool {
     settings.is_method(&["fp8", "fbgemm_fp8", "deepseek_v4_fp8"])
         || settings.names("fp8")
         || settings.names("float-quantized")

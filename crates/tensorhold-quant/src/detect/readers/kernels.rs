@@ -27,20 +27,6 @@ pub(in super::super) fn exl3(_: &Module<'_>) -> Option<Reading> {
     ))
 }
 
-/// `compressed` with `bitmask`.
-pub(in super::super) fn sparse(module: &Module<'_>) -> Option<Reading> {
-    const PARTS: &[&str] = &["compressed", "bitmask", "row_offsets", "shape"];
-    let scheme = match module.has("row_offsets") {
-        true => SchemeName::SparseBitmask,
-        false => SchemeName::Sparse24Bitmask,
-    };
-    Some(Reading::opaque(
-        scheme,
-        PARTS,
-        "weights without their zeros are not read",
-    ))
-}
-
 /// Integers with scales that no other line of the table knows.
 pub(in super::super) fn unknown(_: &Module<'_>) -> Option<Reading> {
     const PARTS: &[&str] = &[

@@ -12,5 +12,6 @@ pub(super) mod kernels;
 pub(super) mod microscaling;
 pub(super) mod mlx;
 pub(super) mod quanto;
+pub(super) mod sparse;
 pub(super) mod torchao;
 mod zeros;
