@@ -8,8 +8,8 @@ use tensorhold_quant::codec::{FloatCode, FourBitTable};
 use tensorhold_quant::scheme::{
     AwqGemm, AwqGemv, AwqGemvFast, Axis, BitNet, BitNetScale, Bitsandbytes4, Bitsandbytes8, Fp8,
     Gptq, GptqFormat, Hqq, IntQuantized, Mlx, MlxMode, Mx, MxNames, NestedScales, Nvfp4,
-    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, ScaleOrder, Scheme, SparseBitmask,
-    W4a16Awq,
+    Nvfp4Names, PackOrder, PackQuantized, Parts, QuantoBits, ScaleOrder, Scheme, Sparse,
+    SparseBitmask, W4a16Awq,
 };
 
 use Dtype::{BF16, F8_E4M3, F16, F32, I8, I32, U8};
@@ -105,6 +105,8 @@ proptest! {
         if let Ok(weight) = SparseBitmask::new(&parts, shape_of_two) {
             weight.mask_bytes(0..block_size).unwrap();
             weight.offset_bytes(0..block_size).unwrap();
+            let sparse = Sparse::new(weight, None).unwrap();
+            sparse.needs(&sparse.whole()).unwrap();
         }
     }
 }
