@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from tensorhold import _native
-from tensorhold.checkpoint import _boundary, _dtype_name, _size_bytes
+from tensorhold._arguments import to_boundary, to_dtype_name, to_size_bytes
 
 __all__ = ["Converted", "Finding", "Import", "Scan", "convert", "scan"]
 
@@ -140,17 +140,17 @@ def convert(
         >>> serialization.load("state.safetensors")
         {'step': 3, 'weight': tensor([1., 1.])}
     """
-    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
     paths, n_dropped, findings = _native.convert(
         source,
         target,
         limit,
         values,
-        _dtype_name(dtype),
+        to_dtype_name(dtype),
         root,
         dequantize,
         verify,
-        _boundary(align),
+        to_boundary(align),
         durability,
         progress,
     )

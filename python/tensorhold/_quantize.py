@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from tensorhold import _native
-from tensorhold.checkpoint import _boundary, _dtype_name, _size_bytes
+from tensorhold._arguments import to_boundary, to_dtype_name, to_size_bytes
 
 __all__ = ["Quantized", "QuantizedTensor", "Repacked", "quantize", "repack"]
 
@@ -118,21 +118,21 @@ def quantize(
         >>> sorted(tensorhold.open("quantized").keys())
         ['up.bias', 'up.weight_packed', 'up.weight_scale', 'up.weight_shape']
     """
-    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
     paths, tensors = _native.quantize(
         source,
         target,
         scheme,
         group_size,
         None if block is None else list(block),
-        _dtype_name(scale_dtype),
+        to_dtype_name(scale_dtype),
         list(include),
         list(ignore),
         limit,
         threads,
         verify,
         dry_run,
-        _boundary(align),
+        to_boundary(align),
         durability,
         progress,
     )
@@ -203,7 +203,7 @@ def repack(
         >>> sorted(tensorhold.open("gptq").keys())
         ['up.g_idx', 'up.qweight', 'up.qzeros', 'up.scales']
     """
-    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
+    limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
     paths, n_weights, rounded = _native.repack(
         source,
         target,
@@ -212,7 +212,7 @@ def repack(
         limit,
         threads,
         verify,
-        _boundary(align),
+        to_boundary(align),
         durability,
         progress,
     )

@@ -1,24 +1,21 @@
 """Checkpoints: one table of tensors over a file or many, and the way to write them.
 
 `open` and `save` are `tensorhold.open` and `tensorhold.save`. Both take any of the six frameworks;
-`save` tells them apart by the tensors and imports only the one that made them.
+`save` (`_saving.py`) tells them apart by the tensors and imports only the one that made them.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
-import operator
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tensorhold import _into, _native
-from tensorhold._errors import ArgumentError, InvalidTensorError
+from tensorhold._arguments import front_end_of, to_dtype_name, to_size_bytes
+from tensorhold._errors import ArgumentError
 from tensorhold._native import DequantizedSlice, SaveHandle, TensorInfo, TensorSlice
+from tensorhold._saving import save, save_async
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -35,27 +32,6 @@ __all__ = [
     "save",
     "save_async",
 ]
-
-# The top package of a tensor's class, and the front end that knows it.
-_FRONT_ENDS = {
-    "torch": "torch",
-    "numpy": "numpy",
-    "jax": "flax",
-    "jaxlib": "flax",
-    "tensorflow": "tensorflow",
-    "mlx": "mlx",
-    "paddle": "paddle",
-}
-
-_UNITS = {"": 1, "b": 1} | {
-    prefix + suffix: base**power
-    for power, prefix in enumerate("kmgt", 1)
-    for suffix, base in (("b", 1000), ("ib", 1024))
-}
-
-# What the writer counts bytes and boundaries with.
-_MAX_SHARD_BYTES = 2**64 - 1
-_MAX_ALIGN = 2**32 - 1
 
 
 class Checkpoint(Mapping[str, Any]):
@@ -273,7 +249,7 @@ class Checkpoint(Mapping[str, Any]):
             ...     print(weight.dtype, weight.shape, weight[1:])
             F32 (2, 2) [[ 1.5 -2. ]]
         """
-        return _native.dequantize(self._native, name, _dtype_name(dtype))
+        return _native.dequantize(self._native, name, to_dtype_name(dtype))
 
     def load(
         self,
@@ -327,7 +303,7 @@ class Checkpoint(Mapping[str, Any]):
         wanted = _wanted(names)
         into = {} if into is None else into
         if dequantize:
-            given = (device, _dtype_name(dtype), threads, cores, progress)
+            given = (device, to_dtype_name(dtype), threads, cores, progress)
             tensors = self._load_dequantized(wanted, into, *given)
             tensors.update(into)
             return tensors
@@ -336,8 +312,8 @@ class Checkpoint(Mapping[str, Any]):
         tensors, self._stats = self._native.load(
             wanted,
             device,
-            _dtype_name(dtype),
-            _into.given(into, _front_end),
+            to_dtype_name(dtype),
+            _into.given(into, front_end_of),
             threads,
             cores,
             progress,
@@ -359,7 +335,7 @@ class Checkpoint(Mapping[str, Any]):
         logical = dict(_native.logical_names(self._native))
         asked = list(logical) if wanted is None else wanted
         _refuse_unknown(into, set(asked))
-        filled = _into.given(into, _front_end)
+        filled = _into.given(into, front_end_of)
         quantized = {name for name in asked if logical.get(name, False)}
         numbers, others = _parted(asked, quantized)
         filled_numbers, filled_others = _parted(filled, quantized)
@@ -425,8 +401,8 @@ class Checkpoint(Mapping[str, Any]):
             a [1.]
             b [0.]
         """
-        limit = _size_bytes(memory_limit)
-        loader = self._native.prefetch(_wanted(names), device, _dtype_name(dtype), limit, threads)
+        limit = to_size_bytes(memory_limit)
+        loader = self._native.prefetch(_wanted(names), device, to_dtype_name(dtype), limit, threads)
         return self._taken(loader)
 
     def _taken(self, loader: _native.PrefetchLoader) -> Iterator[tuple[str, Any]]:
@@ -451,7 +427,7 @@ class Checkpoint(Mapping[str, Any]):
             a.safetensors 4096..4112: a F32 [2, 2] of [4, 2] -> buffer 0 at 0, 16 bytes
             1 requests, 1 files, 1 buffers, 16 bytes
         """
-        return self._native.plan(_wanted(names), _dtype_name(dtype))
+        return self._native.plan(_wanted(names), to_dtype_name(dtype))
 
     @property
     def stats(self) -> _native.TransferStats | None:
@@ -515,121 +491,6 @@ def open(
     )
 
 
-def save(
-    tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
-    target: str | PathLike[str],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    max_shard_size: int | str | None = None,
-    align: int = 4096,
-    durability: Literal["none", "data", "full"] = "data",
-    progress: Callable[[int, int | None], object] | None = None,
-) -> list[str]:
-    """Writes tensors to one file or to shards with an index, whole or not at all.
-
-    A mapping is laid out at once. Pairs from an iterator are written one by one, so that a
-    checkpoint larger than memory can be made: a tensor is let go of when the next one is asked for.
-
-    Args:
-        tensors: Tensors by name, or pairs of a name and a tensor, of any framework.
-        target: The file. Shards and their index are named after it, or, given a folder, after
-            `model.safetensors` in it.
-        metadata: Texts to keep beside the tensors.
-        max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
-        align: The boundary on which the tensors' bytes begin in the file, a power of two.
-        durability: What is on disk for sure on return: `"none"`, the `"data"`, or `"full"`, which
-            includes the name in its folder.
-        progress: Called now and then with the bytes done and the bytes in all, `None` if unknown.
-
-    Returns:
-        The paths written.
-
-    Raises:
-        ValueError: A value is no tensor that can be stored, or an argument is out of range.
-        RuntimeError: PyTorch tensors share memory.
-        OSError: The files cannot be written; what was there before is still there.
-
-    Example:
-        >>> import numpy as np
-        >>> pairs = ((f"layer.{i}", np.full(2, i)) for i in range(2))
-        >>> save(pairs, "layers.safetensors", durability="none")
-        ['layers.safetensors']
-        >>> open("layers.safetensors", framework="np")["layer.1"]
-        array([1, 1])
-    """
-    if isinstance(tensors, Mapping):
-        _refuse_shared(tensors)
-        items: Any = [_item(name, tensor) for name, tensor in tensors.items()]
-    else:
-        items = _items(tensors)
-    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
-    boundary = _boundary(align)
-    written = _native.save(items, target, metadata, limit, boundary, durability, progress)
-    return [str(path) for path in written]
-
-
-def save_async(
-    tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
-    target: str | PathLike[str],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    max_shard_size: int | str | None = None,
-    align: int = 4096,
-    durability: Literal["none", "data", "full"] = "data",
-    progress: Callable[[int, int | None], object] | None = None,
-    memory_limit: int | str | None = None,
-) -> SaveHandle:
-    """Begins a save that goes on in a thread of its own, as `save` does it, and returns a handle.
-
-    When it returns, all tensors are copied or written: they may be changed, or let go of. What does
-    not fit into `memory_limit` is not copied but written before it returns. Saves to one target
-    take place in the order of their calls. At exit, the interpreter waits for saves that go on.
-
-    Args:
-        tensors: Tensors by name, or pairs of a name and a tensor, of any framework; pairs from an
-            iterator are all taken before the first is copied.
-        target: The file, or the folder or file that shards are named after.
-        metadata: Texts to keep beside the tensors.
-        max_shard_size: The most bytes of tensors in a file: a number, `"5GB"` or `"4GiB"`.
-        align: The boundary on which the tensors' bytes begin in the file, a power of two.
-        durability: What is on disk for sure when the save is done, as for `save`.
-        progress: Called now and then, in whatever thread writes, with the bytes done and the bytes
-            in all. What it raises ends the save, and is raised by `wait`.
-        memory_limit: The most memory for copies: a number of bytes, `"5GB"` or `"4GiB"`; `0` for
-            none. Half of the memory that is free where it is `None`. It is given back bit by bit
-            while the copies are written.
-
-    Returns:
-        A handle. What goes wrong with the files is raised by its `wait`; where nobody waits, it
-        goes to `sys.unraisablehook`.
-
-    Raises:
-        ValueError: A value is no tensor that can be stored, or an argument is out of range.
-        RuntimeError: PyTorch tensors share memory.
-
-    Example:
-        >>> import numpy as np
-        >>> weight = np.ones(2)
-        >>> handle = save_async({"weight": weight}, "later.safetensors")
-        >>> weight[:] = 0  # it is copied by now
-        >>> handle.wait()
-        ['later.safetensors']
-        >>> open("later.safetensors", framework="np")["weight"]
-        array([1., 1.])
-    """
-    if isinstance(tensors, Mapping):
-        _refuse_shared(tensors)
-        tensors = tensors.items()
-    items = [_item(name, tensor) for name, tensor in tensors]
-    limit = None if max_shard_size is None else _size_bytes(max_shard_size)
-    room = None if memory_limit is None else _size_bytes(memory_limit, 0)
-    boundary = _boundary(align)
-    return _native.save_async(items, target, metadata, limit, boundary, durability, progress, room)
-
-
-atexit.register(_native.finish_saves)
-
-
 def _json(config: Mapping[str, Any] | str | None) -> str | None:
     """A configuration as the text of a file."""
     return config if config is None or isinstance(config, str) else json.dumps(dict(config))
@@ -662,83 +523,3 @@ def _wanted(
         message = f'names must be an iterable of names, not a `str`; give ["{names}"]'
         raise TypeError(message)
     return names if names is None or isinstance(names, Mapping) else list(names)
-
-
-def _dtype_name(dtype: Any) -> str | None:
-    """The name of a dtype of any framework, or of ours."""
-    if dtype is None or isinstance(dtype, str):
-        return dtype
-    if isinstance(dtype, type):
-        # numpy.float32, jax.numpy.bfloat16
-        return dtype.__name__
-    name = getattr(dtype, "name", None)
-    return name if isinstance(name, str) else str(dtype).rpartition(".")[2]
-
-
-def _items(
-    tensors: Iterable[tuple[str, Any]],
-) -> Iterator[tuple[str, _native.TensorSpec, object]]:
-    for name, tensor in tensors:
-        yield _item(name, tensor)
-        # The next tensor may need the room of this one.
-        del tensor
-
-
-def _item(name: str, tensor: Any) -> tuple[str, _native.TensorSpec, object]:
-    front_end = _front_end(tensor)
-    if front_end is None:
-        raise InvalidTensorError(
-            f"`{name}` is no tensor of a framework that is known, but {type(tensor)}",
-            kind="InvalidTensor",
-            tensor=name,
-        )
-    spec, hold = import_module(f"tensorhold.{front_end}")._describe(name, tensor)
-    return name, spec, hold
-
-
-def _front_end(tensor: Any) -> str | None:
-    """The name of the front end that knows `tensor`."""
-    for cls in type(tensor).__mro__:
-        front_end = _FRONT_ENDS.get(cls.__module__.partition(".")[0])
-        if front_end is not None:
-            return front_end
-    return None
-
-
-def _refuse_shared(tensors: Mapping[str, Any]) -> None:
-    """Raises where PyTorch tensors overlap in memory or are sparse, as `save_file` does."""
-    of_torch = {name: tensor for name, tensor in tensors.items() if _front_end(tensor) == "torch"}
-    if of_torch:
-        import_module("tensorhold.torch")._evaluate_tensors_for_save(of_torch)
-
-
-def _size_bytes(size: int | str, least: int = 1) -> int:
-    """The bytes that `5GB`, `4GiB` or a number stand for."""
-    text = size.lower() if isinstance(size, str) else _digits(size)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text)
-    unit = None if match is None else _UNITS.get(match[2])
-    size_bytes = -1 if match is None or unit is None else int(Decimal(match[1]) * unit)
-    if not least <= size_bytes <= _MAX_SHARD_BYTES:
-        raise ArgumentError(
-            f"`{size}` is no size: give a whole number of bytes from {least} to 2^64 - 1, or one"
-            " with a unit such as `5GB` or `4GiB`",
-            kind="InvalidArgument",
-        )
-    return size_bytes
-
-
-def _digits(number: object) -> str:
-    """The decimal digits of a whole number; nothing where it is none."""
-    if isinstance(number, bool) or not hasattr(number, "__index__"):
-        return ""
-    return str(operator.index(number))
-
-
-def _boundary(align: int) -> int:
-    """`align`, where it is a number that the writer can judge."""
-    boundary = operator.index(align)
-    if not 0 <= boundary <= _MAX_ALIGN:
-        raise ArgumentError(
-            f"alignment {boundary} is no power of two from 8 to 2^31", kind="InvalidArgument"
-        )
-    return boundary

@@ -224,10 +224,10 @@ def test_sizes_are_numbers_or_have_units(size: Any) -> None:
 
 
 def test_units_are_of_a_thousand_or_of_1024() -> None:
-    from tensorhold.checkpoint import _size_bytes
+    from tensorhold._arguments import to_size_bytes
 
     sizes = ("5GB", "5GiB", "1.5mib", "1TB", "9007199254740993")
-    assert [_size_bytes(size) for size in sizes] == [
+    assert [to_size_bytes(size) for size in sizes] == [
         5 * 10**9,
         5 * 2**30,
         3 * 2**19,

@@ -15,6 +15,7 @@ MODULES = {
     "tensorhold._convert": "torch",
     "tensorhold._quantize": "torch",
     "tensorhold._errors": None,
+    "tensorhold._saving": "numpy",
     "tensorhold.checkpoint": "numpy",
     "tensorhold.dropin": None,
     "tensorhold.parallel": "torch",

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.planner import WriteItemType
 from torch.futures import Future
 
 from tensorhold import _native
+from tensorhold._arguments import to_item
 from tensorhold._errors import ArgumentError
-from tensorhold.checkpoint import _item
 from tensorhold.dcp._words import (
     FORMAT,
     INDEX,
@@ -163,7 +163,7 @@ class StorageWriter(storage.StorageWriter):
             beside[VALUES] = values_to_text(values)
         temporary = f".{name}.{key}"
         # Each is written for itself, also where two share memory, as tied weights do.
-        described = [_item(fqn, tensor) for fqn, tensor in tensors.items()]
+        described = [to_item(fqn, tensor) for fqn, tensor in tensors.items()]
         target = self.path / temporary
         _native.save(described, target, beside, None, _ALIGNMENT, self._durability, None)
         results = []

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tensorhold import _native
+from tensorhold._arguments import to_dtype_name
 from tensorhold._errors import ArgumentError
-from tensorhold.checkpoint import Checkpoint, _dtype_name
+from tensorhold.checkpoint import Checkpoint
 from tensorhold.parallel._asked import Asked, check_mode, own_backend, own_cores
 from tensorhold.parallel._quantized import numbers_of, rewrite
 from tensorhold.parallel._rules import engine_rules, given_rules
@@ -113,7 +114,7 @@ def load(
         axes, place = _seat(mesh, rank, process_group)
         words = engine_rules(rules, axes)
         asked = Asked(
-            mode, axes, place, words, unmatched, tied, _dtype_name(dtype), dequantize, as_dtensor
+            mode, axes, place, words, unmatched, tied, to_dtype_name(dtype), dequantize, as_dtensor
         )
         checkpoint = stack.enter_context(_opened(source, device, backend))
         tensors = None

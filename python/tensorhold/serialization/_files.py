@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 
 from tensorhold import _native
+from tensorhold._arguments import to_boundary
 from tensorhold._errors import ArgumentError, DeviceError, HeaderError
-from tensorhold.checkpoint import Checkpoint, _boundary
+from tensorhold.checkpoint import Checkpoint
 from tensorhold.serialization._decode import Decoder, Document
 from tensorhold.serialization._encode import encode
 from tensorhold.serialization._foreign import Foreign, spooled
@@ -64,7 +65,7 @@ def save(
         specs = {name: spec for name, spec, _ in items}
         f.write(_native.serialize(specs, metadata))
         return
-    _native.save(items, f, metadata, None, _boundary(align), durability, None)
+    _native.save(items, f, metadata, None, to_boundary(align), durability, None)
 
 
 def load(
