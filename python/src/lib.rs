@@ -77,6 +77,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(save::save, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::open_foreign, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::convert, module)?)?;
+    module.add_function(wrap_pyfunction!(quantize::dequantize_files, module)?)?;
     module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
     module.add_function(wrap_pyfunction!(quantize::repack, module)?)?;
     module.add_function(wrap_pyfunction!(foreign::scan, module)?)?;

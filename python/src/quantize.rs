@@ -1,12 +1,12 @@
-//! Checkpoints that are written with their weights quantized, or in another layout.
+//! Checkpoints that are written with their weights quantized, in another layout, or as numbers.
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tensorhold::{
-    Kept, QuantizeOptions, QuantizeScheme, QuantizedTensor, RepackLayout, RepackOptions,
-    SaveOptions,
+    Checkpoint, DEFAULT_SHARD_BYTES, DequantizeOptions, ExistingConfig, Kept, OpenOptions,
+    QuantizeOptions, QuantizeScheme, QuantizedTensor, RepackLayout, RepackOptions, SaveOptions,
 };
 
 use crate::error;
@@ -55,11 +55,7 @@ pub(crate) fn quantize<'py>(
     let mut raised = None;
     let done = py.detach(|| {
         tensorhold::quantize(&source, &target, &options, &mut |total, done| {
-            let Some(progress) = &progress else {
-                return Ok(());
-            };
-            let told = Python::attach(|py| progress.call1(py, (done, total)).map(|_| ()));
-            told.map_err(|error| stopped(&mut raised, error))
+            tell(progress.as_ref(), total, done).map_err(|error| stopped(&mut raised, error))
         })
     });
     let done = match raised {
@@ -118,11 +114,7 @@ pub(crate) fn repack(
     let mut raised = None;
     let done = py.detach(|| {
         tensorhold::repack(&source, &target, &options, &mut |total, done| {
-            let Some(progress) = &progress else {
-                return Ok(());
-            };
-            let told = Python::attach(|py| progress.call1(py, (done, total)).map(|_| ()));
-            told.map_err(|error| stopped(&mut raised, error))
+            tell(progress.as_ref(), total, done).map_err(|error| stopped(&mut raised, error))
         })
     });
     let done = match raised {
@@ -130,4 +122,66 @@ pub(crate) fn repack(
         None => done.map_err(|error| error::to_py(py, &error))?,
     };
     Ok((done.paths, done.n_weights, done.rounded))
+}
+
+/// Writes a checkpoint with numbers in place of its quantized weights. Returns the paths that were written, how many weights there
+/// are, and how many tensors were copied.
+#[pyfunction]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "they are the arguments of the Python function"
+)]
+pub(crate) fn dequantize_files(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    dtype: Option<&str>,
+    quantization_config: Option<String>,
+    max_shard_size: Option<u64>,
+    verify: bool,
+    align: u32,
+    durability: &str,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(Vec<PathBuf>, usize, usize)> {
+    let options = DequantizeOptions {
+        save: SaveOptions {
+            align: Some(align),
+            durability: parse_durability(py, durability)?,
+        },
+        dtype: dtype.map(|name| dtype_named(py, name)).transpose()?,
+        max_shard_bytes: Some(max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES)),
+        verify,
+        existing_config: ExistingConfig::Replaced,
+    };
+    let mut raised = None;
+    let done = py.detach(|| {
+        let mut source = Checkpoint::open(&source, &OpenOptions::default())?;
+        if let Some(config) = quantization_config {
+            source = source.with_quantization_config(config);
+        }
+        let weights = &source.quantization()?.weights;
+        tensorhold::dequantize_checkpoint(
+            &source,
+            weights,
+            &target,
+            &options,
+            &mut |total, done| {
+                tell(progress.as_ref(), total, done).map_err(|error| stopped(&mut raised, error))
+            },
+        )
+    });
+    let done = match raised {
+        Some(raised) => return Err(raised),
+        None => done.map_err(|error| error::to_py(py, &error))?,
+    };
+    let n_copied = done.n_tensors - done.n_weights;
+    Ok((done.paths, done.n_weights, n_copied))
+}
+
+/// Tells `progress`, if there is one, of the bytes done and the bytes in all.
+fn tell(progress: Option<&Py<PyAny>>, total: u64, done: u64) -> PyResult<()> {
+    let Some(progress) = progress else {
+        return Ok(());
+    };
+    Python::attach(|py| progress.call1(py, (done, total)).map(|_| ()))
 }

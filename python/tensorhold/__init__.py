@@ -34,6 +34,7 @@ from tensorhold._native import empty_cache as empty_cache
 from tensorhold._native import pinned_memory as pinned_memory
 from tensorhold._native import set_cache_limit as set_cache_limit
 from tensorhold._native import set_pinned_limit as set_pinned_limit
+from tensorhold._quantize import dequantize as dequantize
 from tensorhold._quantize import quantize as quantize
 from tensorhold._quantize import repack as repack
 from tensorhold.checkpoint import Checkpoint as Checkpoint

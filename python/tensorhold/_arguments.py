@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from decimal import Decimal
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tensorhold._errors import ArgumentError, InvalidTensorError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tensorhold import _native
 
 # The top package of a tensor's class, and the front end that knows it.
@@ -97,3 +100,8 @@ def to_boundary(align: int) -> int:
             f"alignment {boundary} is no power of two from 8 to 2^31", kind="InvalidArgument"
         )
     return boundary
+
+
+def to_config_text(config: Mapping[str, Any] | str | None) -> str | None:
+    """A configuration as the text of a file."""
+    return config if config is None or isinstance(config, str) else json.dumps(dict(config))

@@ -46,6 +46,7 @@ __all__ = [
     "convert",
     "dequantize",
     "dequantize_all",
+    "dequantize_files",
     "dequantized_bytes",
     "deserialize",
     "empty_cache",
@@ -612,6 +613,19 @@ def quantize(
     durability: str,
     progress: Callable[[int, int], object] | None,
 ) -> tuple[list[Path], list[dict[str, Any]]]: ...
+
+# The paths written, how many weights there are, and how many tensors were copied.
+def dequantize_files(
+    source: _StrPath,
+    target: _StrPath,
+    dtype: str | None,
+    quantization_config: str | None,
+    max_shard_size: int | None,
+    verify: bool,
+    align: int,
+    durability: str,
+    progress: Callable[[int, int], object] | None,
+) -> tuple[list[Path], int, int]: ...
 
 # The paths written, how many weights there are, and the names of those that were rounded.
 def repack(

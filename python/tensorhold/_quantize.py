@@ -1,16 +1,24 @@
-"""Checkpoints written with their weights quantized, or in the layout of another program."""
+"""Checkpoints written with their weights quantized, in another layout, or as numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal
 
 from tensorhold import _native
-from tensorhold._arguments import to_boundary, to_dtype_name, to_size_bytes
+from tensorhold._arguments import to_boundary, to_config_text, to_dtype_name, to_size_bytes
 
-__all__ = ["Quantized", "QuantizedTensor", "Repacked", "quantize", "repack"]
+__all__ = [
+    "Dequantized",
+    "Quantized",
+    "QuantizedTensor",
+    "Repacked",
+    "dequantize",
+    "quantize",
+    "repack",
+]
 
 
 @dataclass(frozen=True)
@@ -217,3 +225,76 @@ def repack(
         progress,
     )
     return Repacked([str(path) for path in paths], n_weights, rounded)
+
+
+@dataclass(frozen=True)
+class Dequantized:
+    """What was done.
+
+    Attributes:
+        paths: The files that were written.
+        n_weights: How many quantized weights became numbers.
+        n_copied: How many other tensors were copied.
+    """
+
+    paths: list[str]
+    n_weights: int
+    n_copied: int
+
+
+def dequantize(
+    source: str | PathLike[str],
+    target: str | PathLike[str],
+    *,
+    dtype: Any = None,
+    quantization_config: Mapping[str, Any] | str | None = None,
+    max_shard_size: int | str | None = None,
+    verify: bool = False,
+    align: int = 4096,
+    durability: Literal["none", "data", "full"] = "data",
+    progress: Callable[[int, int], object] | None = None,
+) -> Dequantized:
+    """Writes a checkpoint with numbers in place of its quantized weights.
+
+    Weights have the names and shapes that they have without quantization; all other tensors are
+    copied. The `config.json` beside the source is written without what it says of quantization;
+    tokenizers and the like are not copied. Some MB are in memory at a time.
+
+    Args:
+        source: A folder, an `*.safetensors.index.json` or a file.
+        target: The folder to write.
+        dtype: What weights become; what the checkpoint says where `None`.
+        quantization_config: What is said of quantization in place of the files beside the source.
+        max_shard_size: The most bytes of tensors in a file, 5 GB where `None`.
+        verify: Whether what was written is read again and compared.
+        align: The boundary on which the tensors' bytes begin in a file, a power of two.
+        durability: What is on disk for sure on return, as for `tensorhold.save`.
+        progress: Called now and then with the bytes done and the bytes in all.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        SafetensorError: The source is damaged, or a weight cannot be read as numbers.
+
+    Example:
+        >>> from tensorhold.torch import save_file
+        >>> import tensorhold, torch
+        >>> save_file({"up.weight": torch.ones(64, 128)}, "ones.safetensors")
+        >>> _ = quantize("ones.safetensors", "eighth", "fp8-block")
+        >>> dequantize("eighth", "plain", dtype=torch.bfloat16).n_weights
+        1
+        >>> tensorhold.open("plain")["up.weight"].dtype
+        torch.bfloat16
+    """
+    limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
+    paths, n_weights, n_copied = _native.dequantize_files(
+        source,
+        target,
+        to_dtype_name(dtype),
+        to_config_text(quantization_config),
+        limit,
+        verify,
+        to_boundary(align),
+        durability,
+        progress,
+    )
+    return Dequantized([str(path) for path in paths], n_weights, n_copied)

@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tensorhold import _into, _native
-from tensorhold._arguments import front_end_of, to_dtype_name, to_size_bytes
+from tensorhold._arguments import front_end_of, to_config_text, to_dtype_name, to_size_bytes
 from tensorhold._errors import ArgumentError
 from tensorhold._native import DequantizedSlice, SaveHandle, TensorInfo, TensorSlice
 from tensorhold._saving import save, save_async
@@ -76,7 +75,7 @@ class Checkpoint(Mapping[str, Any]):
         quantization_config: Mapping[str, Any] | str | None = None,
     ) -> None:
         self._source = source
-        config = _json(quantization_config)
+        config = to_config_text(quantization_config)
         self._native = _native.Checkpoint(source, framework, device, strict, backend, config)
         self._stats: _native.TransferStats | None = None
 
@@ -489,11 +488,6 @@ def open(
         backend=backend,
         quantization_config=quantization_config,
     )
-
-
-def _json(config: Mapping[str, Any] | str | None) -> str | None:
-    """A configuration as the text of a file."""
-    return config if config is None or isinstance(config, str) else json.dumps(dict(config))
 
 
 def _refuse_unknown(into: Iterable[str], known: Container[str]) -> None:

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tensorhold::{
-    Checkpoint, DequantizeOptions, Dtype, Error, ErrorKind, ExistingConfig, OpenOptions,
+    Checkpoint, DEFAULT_SHARD_BYTES, DequantizeOptions, Dtype, ExistingConfig, OpenOptions,
     dequantize_checkpoint, existing_shards, parse_bytes, shard_target,
 };
 
@@ -20,18 +20,18 @@ use crate::progress::Progress;
 /// whatever else lies there is not copied. Some MB are in memory at a time, and nothing is at the target until all is written.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  tensorhold dequantize model-fp8/ model-bf16/ --max-shard-size 5GB\n  \
-    tensorhold dequantize model-gptq.safetensors model.safetensors --dtype f16 --verify"
+    after_help = "Examples:\n  tensorhold dequantize model-fp8 model-bf16\n  \
+    tensorhold dequantize model-gptq.safetensors plain/model.safetensors --dtype f16 --verify"
 )]
 pub(crate) struct Dequantize {
     /// A file, a folder or an `*.safetensors.index.json`
     source: PathBuf,
-    /// The file to write; a folder where it is there or shards are asked for
+    /// The folder to write, or `folder/name.safetensors`
     target: PathBuf,
     /// What weights become, F32, bf16, float16 and so on, if not what the checkpoint says
     #[arg(long, value_parser = parse_dtype)]
     dtype: Option<Dtype>,
-    /// Write shards of at most so many bytes of tensors: 5GB, 500MB, 4GiB or a number
+    /// The most bytes of tensors in a shard, 500MB, 4GiB or a number: 5GB where not said
     #[arg(long, value_parser = parse_bytes)]
     max_shard_size: Option<u64>,
     /// Read what was written, and compare it with the source
@@ -72,34 +72,19 @@ impl Dequantize {
         Ok(FINE)
     }
 
-    /// The file to write, or what shards are named after; an error if there is something that nobody said to replace.
+    /// What shards are named after; an error if there is something that nobody said to replace.
     fn target(&self) -> Done<PathBuf> {
-        let is_folder = self.target.is_dir() || self.target.to_string_lossy().ends_with('/');
-        let target = match is_folder || self.max_shard_size.is_some() {
-            true => shard_target(&self.target)?,
-            false => self.target.clone(),
-        };
-        let existing = match self.max_shard_size {
-            Some(_) => existing_shards(&target)?,
-            None => target.symlink_metadata().is_ok().then(|| target.clone()),
-        };
-        if let Some(existing) = existing.filter(|_| !self.force) {
-            return Err(is_there(&existing).into());
+        let target = shard_target(&self.target)?;
+        match existing_shards(&target)?.filter(|_| !self.force) {
+            Some(existing) => Err(is_there(&existing).into()),
+            None => Ok(target),
         }
-        if is_folder && !self.target.is_dir() {
-            let made = std::fs::create_dir_all(&self.target);
-            made.map_err(|error| {
-                Error::new(ErrorKind::Io, format!("cannot make the folder: {error}"))
-                    .with_file(self.target.to_string_lossy())
-            })?;
-        }
-        Ok(target)
     }
 
     fn options(&self) -> DequantizeOptions {
         DequantizeOptions {
             dtype: self.dtype,
-            max_shard_bytes: self.max_shard_size,
+            max_shard_bytes: Some(self.max_shard_size.unwrap_or(DEFAULT_SHARD_BYTES)),
             verify: self.verify,
             existing_config: match self.force {
                 true => ExistingConfig::Replaced,

@@ -65,9 +65,10 @@ pub use report::{Module, Report, Row, SchemeTotals, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use residence::Residence;
 pub use save::{
-    BackgroundOptions, BackgroundProgress, Outcome as SaveOutcome, PendingSave, SaveOptions,
-    SaveProgress, TensorData, TensorView, Turn, existing_shards, save_file, save_in_background,
-    save_shards, save_view_shards, save_views, serialize, serialize_views, shard_target,
+    BackgroundOptions, BackgroundProgress, DEFAULT_SHARD_BYTES, Outcome as SaveOutcome,
+    PendingSave, SaveOptions, SaveProgress, TensorData, TensorView, Turn, existing_shards,
+    save_file, save_in_background, save_shards, save_view_shards, save_views, serialize,
+    serialize_views, shard_target,
 };
 pub use scan::{Scan, scan};
 pub use stream::{StreamOptions, StreamWriter};

@@ -20,7 +20,7 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result, TensorSpec, shape_size_by
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::file::{Backend, OpenOptions};
 use crate::reshard::{metadata_of, refuse_own_folder};
-use crate::save::{SaveOptions, save_streamed_shards, shard_target};
+use crate::save::{DEFAULT_SHARD_BYTES, SaveOptions, save_streamed_shards, shard_target};
 
 pub use choose::Kept;
 pub(crate) use config::{Plain, config_of, prepare, quantization_config};
@@ -32,9 +32,6 @@ pub(crate) use stream::{
 };
 pub use verify::WeightError;
 pub(crate) use verify::read_need;
-
-/// What is in one shard where nothing else is asked for, as Transformers has it.
-const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// How a checkpoint is quantized.
 #[derive(Debug, Clone)]
@@ -371,7 +368,7 @@ impl Job<'_, '_> {
     ) -> Result<Vec<PathBuf>> {
         let specs: Vec<TensorSpec<'_>> = plan.outputs.iter().map(Output::spec).collect();
         let metadata = metadata_of(plan.source);
-        let most = options.max_shard_bytes.unwrap_or(SHARD_BYTES);
+        let most = options.max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES);
         let mut stream = |index: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
             let output = &plan.outputs[index];
             let (total, done, progress) = (self.total, &mut self.done, &mut self.progress);

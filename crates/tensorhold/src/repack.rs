@@ -20,14 +20,12 @@ use tensorhold_quant::scheme::Window;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::quantize::{self, Plain, Put, Quantizer, columns, group_index, lines, size, transposed};
 use crate::reshard::{metadata_of, refuse_own_folder};
-use crate::save::{SaveOptions, save_streamed_shards, shard_target};
+use crate::save::{DEFAULT_SHARD_BYTES, SaveOptions, save_streamed_shards, shard_target};
 
 pub use layout::RepackLayout;
 use layout::{Common, Part, PartSpec};
 use source::{Kind, Origin, turned};
 
-/// What is in one shard where nothing else is asked for.
-const SHARD_BYTES: u64 = 5_000_000_000;
 /// So many codes are taken at once by a thread.
 const WINDOW: u64 = 2 << 20;
 /// Keys of the metadata that say how ComfyUI's weights are written.
@@ -321,7 +319,7 @@ impl Job<'_, '_> {
         if let Some(metadata) = &mut metadata {
             metadata.retain(|(key, _)| *key != COMFY_KEY);
         }
-        let most = options.max_shard_bytes.unwrap_or(SHARD_BYTES);
+        let most = options.max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES);
         let layout = self.layout;
         let mut stream = |index: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
             let (total, done, progress) = (self.total, &mut self.done, &mut self.progress);

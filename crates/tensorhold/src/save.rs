@@ -21,7 +21,7 @@ pub use self::background::{
     BackgroundOptions, BackgroundProgress, Outcome, PendingSave, save_in_background,
 };
 pub(crate) use self::shards::ShardNames;
-pub use self::shards::{existing_shards, shard_target};
+pub use self::shards::{DEFAULT_SHARD_BYTES, existing_shards, shard_target};
 use self::shards::{split, total_size};
 pub use self::source::TensorData;
 pub use self::turn::Turn;

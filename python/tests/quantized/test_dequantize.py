@@ -233,7 +233,7 @@ def test_the_command_writes_a_checkpoint_that_is_not_quantized(
     fp8: tuple[str, torch.Tensor],
 ) -> None:
     source, weight = fp8
-    done = _tensorhold("dequantize", source, "plain/", "--dtype", "bf16", "--verify")
+    done = _tensorhold("dequantize", source, "plain", "--dtype", "bf16", "--verify")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["plain/config.json", "plain/model.safetensors"]
     assert json.loads(Path("plain/config.json").read_text()) == {}
@@ -241,7 +241,7 @@ def test_the_command_writes_a_checkpoint_that_is_not_quantized(
         tensors = checkpoint.load()
     assert torch.equal(tensors["up.weight"], weight.bfloat16())
     assert torch.equal(tensors["norm.weight"], torch.arange(6.0))
-    again = _tensorhold("dequantize", source, "plain/")
+    again = _tensorhold("dequantize", source, "plain")
     assert again.returncode == 2
     assert "is there already" in again.stderr
 
@@ -253,3 +253,27 @@ def test_the_command_keeps_a_configuration_that_is_there(fp8: tuple[str, torch.T
     assert done.returncode == 0, done.stderr
     assert Path("plain/config.json").read_text() == '{"mine": 1}'
     assert Path("plain/model.safetensors.index.json").exists()
+
+
+def test_the_function_writes_shards_and_tells_of_them(fp8: tuple[str, torch.Tensor]) -> None:
+    source, weight = fp8
+    told: list[tuple[int, int]] = []
+    done = tensorhold.dequantize(
+        source,
+        "plain",
+        dtype=torch.float32,
+        max_shard_size="300KB",
+        verify=True,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert done.n_weights == 1
+    assert done.n_copied > 0
+    assert told[-1][0] == told[-1][1]
+    assert [Path(path).name for path in done.paths][-1] == "model.safetensors.index.json"
+    with tensorhold.open("plain") as checkpoint:
+        assert torch.equal(checkpoint["up.weight"], weight.float())
+
+
+def test_the_folder_of_the_source_is_refused(fp8: tuple[str, torch.Tensor]) -> None:
+    with pytest.raises(ValueError, match="folder of the checkpoint"):
+        tensorhold.dequantize(fp8[0], fp8[0])

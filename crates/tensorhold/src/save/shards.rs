@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{Error, ErrorKind, Result, ShardIndex, Sink, TensorSpec, shape_size_bytes};
 use tensorhold_io::{AtomicFile, Durability};
 
+/// What is in one shard where nothing else is asked for, in bytes, as Transformers has it.
+pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
+
 pub(super) fn total_size(tensors: &[TensorSpec<'_>]) -> Result<u64> {
     tensors.iter().try_fold(0u64, |total, tensor| {
         let size = shape_size_bytes(tensor.dtype, tensor.shape)?;
