@@ -78,12 +78,24 @@ def load(path: Path, way: str, backend: str = "auto") -> None:
             assert torch.equal(tensor[-1], expected + 2047 * row)
 
 
+def leaves_the_cache(path: Path, way: str, backend: str = "auto") -> bool:
+    """Whether a load leaves all of the file cached, where it was.
+
+    A system that looks for idle memory takes single pages at any time, but not in every try.
+    """
+    for _ in range(3):
+        path.read_bytes()
+        load(path, way, backend)
+        if cached(path) == 1:
+            return True
+    return False
+
+
 @pytest.mark.parametrize("way", ["load", "columns", "stream"])
 def test_a_load_gives_the_page_cache_back(
     way: str, model: Path, tells: bool, double: Double
 ) -> None:
-    load(model, way)
-    assert not tells or cached(model) == 1
+    assert not tells or leaves_the_cache(model, way)
     double.configure("integrated=1")
     load(model, way)
     assert not tells or cached(model) < 0.02
@@ -96,8 +108,7 @@ def test_a_backend_that_was_named_is_as_it_is_named(
     model: Path, tells: bool, double: Double
 ) -> None:
     double.configure("integrated=1")
-    load(model, "load", backend="pread")
-    assert not tells or cached(model) == 1
+    assert not tells or leaves_the_cache(model, "load", backend="pread")
 
 
 def test_a_load_takes_no_more_than_its_tensors_and_a_small_ring(model: Path) -> None:
