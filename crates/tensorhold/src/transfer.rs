@@ -101,7 +101,7 @@ impl Transfer {
 
     /// Begins to carry out `plan` as [`start`](Transfer::start) does, with memory for the `promised` buffers still to
     /// come: whoever asks for buffers gives what is [owed](Transfer::owed) before. So no more of it is needed at a time than the
-    /// limit says.
+    /// limit says; what is [demanded](Transfer::demand) comes on top, each with what is read together with it, until that is taken.
     ///
     /// # Errors
     /// As [`start`](Transfer::start).

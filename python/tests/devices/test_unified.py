@@ -24,14 +24,33 @@ CACHESTAT = 451
 
 def cached(path: Path) -> float:
     """The part of the file that the page cache holds; -1 where nobody tells."""
+    counts = _counts(path)
+    return -1 if counts is None else counts[0] / _n_pages(path)
+
+
+def is_left_alone(path: Path) -> bool:
+    """Whether nobody has given pages of the file back since it was read.
+
+    The system itself may take idle ones at any time. It remembers those that it took
+    (`nr_evicted`), and not those that a program gave back.
+    """
+    counts = _counts(path)
+    return counts is not None and counts[0] + counts[3] == _n_pages(path)
+
+
+def _counts(path: Path) -> list[int] | None:
+    """Pages of the file: cached, dirty, under write, evicted, recently evicted."""
     extent, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
     descriptor = os.open(path, os.O_RDONLY)
     try:
         failed = ctypes.CDLL(None).syscall(CACHESTAT, descriptor, extent, counts, 0)
     finally:
         os.close(descriptor)
-    n_pages = -(-path.stat().st_size // os.sysconf("SC_PAGE_SIZE"))
-    return -1 if failed else int(counts[0]) / n_pages
+    return None if failed else list(counts)
+
+
+def _n_pages(path: Path) -> int:
+    return -(-path.stat().st_size // os.sysconf("SC_PAGE_SIZE"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +66,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def model(saved: Path) -> Path:
     """The file, all of it in the page cache."""
     saved.read_bytes()
-    assert cached(saved) in (-1, 1)
+    assert cached(saved) == -1 or is_left_alone(saved)
     return saved
 
 
@@ -78,24 +97,12 @@ def load(path: Path, way: str, backend: str = "auto") -> None:
             assert torch.equal(tensor[-1], expected + 2047 * row)
 
 
-def leaves_the_cache(path: Path, way: str, backend: str = "auto") -> bool:
-    """Whether a load leaves all of the file cached, where it was.
-
-    A system that looks for idle memory takes single pages at any time, but not in every try.
-    """
-    for _ in range(3):
-        path.read_bytes()
-        load(path, way, backend)
-        if cached(path) == 1:
-            return True
-    return False
-
-
 @pytest.mark.parametrize("way", ["load", "columns", "stream"])
 def test_a_load_gives_the_page_cache_back(
     way: str, model: Path, tells: bool, double: Double
 ) -> None:
-    assert not tells or leaves_the_cache(model, way)
+    load(model, way)
+    assert not tells or is_left_alone(model)
     double.configure("integrated=1")
     load(model, way)
     assert not tells or cached(model) < 0.02
@@ -108,7 +115,8 @@ def test_a_backend_that_was_named_is_as_it_is_named(
     model: Path, tells: bool, double: Double
 ) -> None:
     double.configure("integrated=1")
-    assert not tells or leaves_the_cache(model, "load", backend="pread")
+    load(model, "load", backend="pread")
+    assert not tells or is_left_alone(model)
 
 
 def test_a_load_takes_no_more_than_its_tensors_and_a_small_ring(model: Path) -> None:
