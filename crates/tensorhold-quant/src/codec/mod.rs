@@ -29,6 +29,7 @@ mod unit;
 
 pub use blocked::BlockedScales;
 pub use float::FloatCode;
+pub(crate) use order::PairOrder;
 pub use order::{BitOrder, PartOrder};
 pub use power::{AllOnes, E8m0, Zero};
 pub use table::FourBitTable;

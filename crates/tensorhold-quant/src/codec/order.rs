@@ -36,6 +36,15 @@ pub enum PartOrder {
     HighFirst,
 }
 
+/// Which of the two codes of a byte comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PairOrder {
+    /// That in the lower half.
+    LowFirst,
+    /// That in the upper half.
+    HighFirst,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Lsb(u32),
@@ -255,6 +264,20 @@ impl BitOrder {
             into,
         });
         Ok(())
+    }
+
+    /// Whether each byte is a code.
+    pub(crate) const fn is_bytes(self) -> bool {
+        matches!(self.0, Lsb(8) | LsbWords(8))
+    }
+
+    /// How codes lie in a byte, where each has two that follow one another.
+    pub(crate) const fn pair_order(self) -> Option<PairOrder> {
+        match self.0 {
+            Lsb(4) | LsbWords(4) => Some(PairOrder::LowFirst),
+            HighFirst => Some(PairOrder::HighFirst),
+            _ => None,
+        }
     }
 
     /// Whether codes that are far apart share a byte.

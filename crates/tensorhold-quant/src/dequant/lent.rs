@@ -125,6 +125,18 @@ impl<'a> Lent<'a> {
         Ok(())
     }
 
+    /// The bytes in which there are codes of the one row of `window`, where the codes of a row are a run.
+    pub(super) fn run(&self, window: &Window) -> Result<&'a [u8]> {
+        let bytes = self
+            .stored
+            .packed()?
+            .order
+            .bytes_of(window.columns.clone())?;
+        let first = self.ranges[2].start * self.stored.width_bytes();
+        let line = &self.bytes[self.line_start(window.experts.start, window.rows.start)..];
+        Ok(&line[(bytes.start - first) as usize..(bytes.end - first) as usize])
+    }
+
     /// Writes the codes into `into`, run by run.
     fn unpack_runs(&mut self, runs: &Runs, along: Axis, into: &mut [u8]) -> Result<()> {
         let Runs {

@@ -38,7 +38,7 @@ pub use sparse::dequantize_sparse;
 pub use store::Store;
 
 /// Rows and columns of a tile of codes whose lines go along columns.
-const WIDE: [u64; 2] = [32, 4096];
+const WIDE: [u64; 2] = [32, 16384];
 /// Those of one whose lines go along rows.
 const TALL: [u64; 2] = [128, 1024];
 
@@ -76,7 +76,7 @@ pub fn dequantize_parts(
 ) -> Result<()> {
     let width = check(recipe, window, to, into.len())?;
     let inner = recipe.inner(window);
-    let mut tiles = Tiles::new(recipe, window, &inner, parts)?;
+    let mut tiles = Tiles::new(recipe, window, &inner, parts, to)?;
     let size = match recipe.codes.lines {
         Axis::Columns => WIDE,
         Axis::Rows => TALL,

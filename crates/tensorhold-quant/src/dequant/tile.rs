@@ -1,10 +1,10 @@
 //! One tile after another of a weight.
 
-use tensorhold_core::{Error, ErrorKind, Result};
+use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
 use super::lent::{Lender, Lent, LentNumbers, PartBytes};
-use super::lookup::{Tables, is_worth_it};
-use super::value::{Columns, Groups, Row};
+use super::lookup::{Lookup, Magnitudes, Pairs};
+use super::value::{Columns, Groups, Row, Tables};
 use super::zeros::LentZeros;
 use crate::scheme::{Axis, Effect, Recipe, Window};
 
@@ -18,27 +18,30 @@ pub(super) struct Tiles<'a> {
     /// The group of every column of the window.
     group_index: Option<Vec<u32>>,
     first_column: u64,
-    has_tables: bool,
+    lookup: Option<Lookup>,
+    /// Room for the codes of a row, or of a tile.
+    unpacked: Vec<u8>,
     buffers: Buffers,
 }
 
-/// Room for the codes and groups of a tile, and for the numbers of one row.
+/// Room for the groups of a tile, and for the numbers and tables of one row.
 #[derive(Default)]
 struct Buffers {
-    codes: Vec<u8>,
     scales: Vec<f32>,
     zeros: Vec<f32>,
     numbers: Vec<f32>,
-    tables: Tables,
+    magnitudes: Magnitudes,
+    pairs: Pairs,
 }
 
 impl<'a> Tiles<'a> {
-    /// Of what `window` of the weight needs, which is `inner` of the matrix of its codes.
+    /// Of what `window` of the weight needs, which is `inner` of the matrix of its codes, to become elements of type `to`.
     pub(super) fn new(
         recipe: &'a Recipe,
         window: &Window,
         inner: &Window,
         parts: &[PartBytes<'a>],
+        to: Dtype,
     ) -> Result<Tiles<'a>> {
         let mut lender = Lender::new(recipe.needs(window)?, parts)?;
         let (codes, scales) = (
@@ -59,7 +62,8 @@ impl<'a> Tiles<'a> {
             zeros,
             group_index: index.transpose()?,
             first_column: inner.columns.start,
-            has_tables: is_worth_it(recipe.groups.rows, recipe.groups.columns),
+            lookup: Lookup::of(recipe, to),
+            unpacked: Vec::new(),
             buffers: Buffers::default(),
         })
     }
@@ -73,49 +77,84 @@ impl<'a> Tiles<'a> {
         let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
         let grid = self.grid(tile);
         self.read_scales(tile, &grid)?;
-        let mut buffers = core::mem::take(&mut self.buffers);
+        let (mut buffers, mut unpacked) = (
+            core::mem::take(&mut self.buffers),
+            core::mem::take(&mut self.unpacked),
+        );
         buffers.numbers.resize(n_columns, 0.0);
+        let lookup = self.lookup_of(tile);
+        for row in 0..n_rows {
+            let codes = self.codes_of(tile, row, lookup, &mut unpacked)?;
+            use_(
+                row,
+                &mut self.row(tile, &grid, (row, codes), lookup, &mut buffers),
+            )?;
+        }
+        (self.buffers, self.unpacked) = (buffers, unpacked);
+        Ok(())
+    }
+
+    /// The tables that serve `tile`.
+    fn lookup_of(&self, tile: &Window) -> Option<Lookup> {
+        let begins_in_byte = !tile.columns.start.is_multiple_of(2);
+        self.lookup
+            .filter(|lookup| !(begins_in_byte && matches!(lookup, Lookup::Pairs(_))))
+    }
+
+    /// The codes of a row of `tile` as `lookup` takes them: as they lie in their part, or unpacked into `room`.
+    fn codes_of<'r>(
+        &mut self,
+        tile: &Window,
+        row: usize,
+        lookup: Option<Lookup>,
+        room: &'r mut Vec<u8>,
+    ) -> Result<&'r [u8]>
+    where
+        'a: 'r,
+    {
+        let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
+        let first = tile.rows.start + row as u64;
+        let rows = |count: usize| Window {
+            rows: first..first + count as u64,
+            ..tile.clone()
+        };
+        if matches!(lookup, Some(Lookup::Pairs(_))) || self.recipe.codes.has_bytes_in_rows() {
+            return self.codes.run(&rows(1));
+        }
         // Where codes go along the lines, those of a row are still in the caches when they become weights.
         let together = match self.recipe.codes.lines {
             Axis::Columns => 1,
             Axis::Rows => n_rows,
         };
-        buffers.codes.resize(together * n_columns, 0);
-        for row in 0..n_rows {
-            if row % together == 0 {
-                let first = tile.rows.start + row as u64;
-                let rows = Window {
-                    rows: first..first + together as u64,
-                    ..tile.clone()
-                };
-                self.codes.codes(&rows, &mut buffers.codes)?;
-            }
-            use_(
-                row,
-                &mut self.row(tile, &grid, (row, row % together), &mut buffers),
-            )?;
+        room.resize(together * n_columns, 0);
+        let place = row % together;
+        if place == 0 {
+            self.codes.codes(&rows(together), room)?;
         }
-        self.buffers = buffers;
-        Ok(())
+        Ok(&room[place * n_columns..][..n_columns])
     }
 
-    /// A row of `tile`, whose codes are those of row `place` of the buffer.
+    /// A row of `tile` with its codes.
     fn row<'r>(
         &'r self,
         tile: &Window,
         grid: &Window,
-        (row, place): (usize, usize),
+        (row, codes): (usize, &'r [u8]),
+        lookup: Option<Lookup>,
         buffers: &'r mut Buffers,
     ) -> Row<'r> {
         let Recipe { value, groups, .. } = self.recipe;
         let group_row = (tile.rows.start + row as u64) / groups.rows - grid.rows.start;
         let [.., n_groups] = grid.size().map(|size| size as usize);
         let first = group_row as usize * n_groups;
-        let n_columns = buffers.numbers.len();
+        let tables = lookup.map(|lookup| match lookup {
+            Lookup::Magnitudes => Tables::Magnitudes(&mut buffers.magnitudes),
+            Lookup::Pairs(order) => Tables::Pairs(order, &mut buffers.pairs),
+        });
         Row {
             value: *value,
             bits: self.recipe.codes.code_bits(),
-            codes: &buffers.codes[place * n_columns..][..n_columns],
+            codes,
             groups: Groups {
                 scales: &buffers.scales[first..][..n_groups],
                 zeros: &buffers.zeros[first..][..n_groups],
@@ -123,7 +162,7 @@ impl<'a> Tiles<'a> {
                 rule: self.zeros.rule(),
             },
             numbers: &mut buffers.numbers,
-            tables: self.has_tables.then_some(&mut buffers.tables),
+            tables,
         }
     }
 

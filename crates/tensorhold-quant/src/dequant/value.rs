@@ -3,12 +3,14 @@
 //! Codes become elements in one loop: value, scale and rounding happen in registers. Blocks of a fixed number of codes
 //! go through it together, so that compilers make vectors of groups that are short.
 
-use super::lookup::Tables;
+use core::ops::Range;
+
+use super::lookup::{Magnitudes, Pairs};
 use super::store::{Store, put};
 use crate::cast::decode::{Decode, F8E4m3, F8E5m2};
 use crate::cast::encode::{Bf16OnesNan, Encode};
 use crate::cast::level::{Level, Work};
-use crate::codec::FloatCode;
+use crate::codec::{FloatCode, PairOrder};
 use crate::scheme::Value;
 
 /// What weights are written as.
@@ -92,6 +94,18 @@ pub(super) enum Columns<'a> {
     Listed { groups: &'a [u32], first: usize },
 }
 
+/// The groups of `n_columns` of which the first has `first` and the others `size` each.
+pub(super) fn runs(
+    first: usize,
+    size: usize,
+    n_columns: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let head = first.min(n_columns);
+    let rest = (head..n_columns).step_by(size.max(1));
+    let rest = rest.map(move |start| start..start.saturating_add(size).min(n_columns));
+    std::iter::once(0..head).chain(rest)
+}
+
 /// The scales and zeros of one row of groups, and what is made of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Groups<'a> {
@@ -106,47 +120,53 @@ pub(super) struct Row<'a> {
     pub(super) value: Value,
     /// The width of a code in bits.
     pub(super) bits: u32,
+    /// One in each byte, in its low bits; two where tables are of such.
     pub(super) codes: &'a [u8],
     pub(super) groups: Groups<'a>,
-    /// Room for as many numbers.
+    /// Room for as many numbers as weights.
     pub(super) numbers: &'a mut [f32],
     /// Tables, where many weights share a scale.
-    pub(super) tables: Option<&'a mut Tables>,
+    pub(super) tables: Option<Tables<'a>>,
+}
+
+/// What weights are looked up in.
+pub(super) enum Tables<'a> {
+    Magnitudes(&'a mut Magnitudes),
+    Pairs(PairOrder, &'a mut Pairs),
 }
 
 impl Row<'_> {
     /// Writes the weights into `into` as BF16, by tables where they serve.
     pub(super) fn weigh_brain(&mut self, store: Store, into: &mut [u8]) {
-        let is_signed = match self.value {
-            Value::Float(float) => matches!(float, FloatCode::E4m3 | FloatCode::E5m2),
-            Value::Unsigned | Value::Signed | Value::Table(_) => false,
-        };
-        let (value, codes, groups) = (self.value, self.codes, self.groups);
-        if let Some(tables) = self.tables.as_deref_mut().filter(|_| is_signed) {
-            let weigh = |codes: &[u8], scale: f32, into: &mut [[u8; 2]]| {
-                let weigh = Weigh::<'_, Brain> {
-                    groups: Groups {
-                        scales: &[scale],
-                        zeros: &[0.0],
-                        columns: Columns::Follow {
-                            first: codes.len(),
-                            size: usize::MAX,
-                        },
-                        ..groups
-                    },
-                    store: Store::Through,
-                    into,
-                };
-                match value {
-                    Value::Float(FloatCode::E4m3) => weigh.each(codes, float::<F8E4m3>),
-                    _ => weigh.each(codes, float::<F8E5m2>),
-                }
-            };
-            if tables.weigh(codes, groups, store, Brain::elements(into), weigh) {
-                return;
+        let elements = Brain::elements(into);
+        let is_done = match self.tables.take() {
+            Some(Tables::Magnitudes(tables)) => tables.weigh(self, store, elements),
+            Some(Tables::Pairs(order, tables)) => {
+                tables.weigh(self, order, store, elements);
+                true
             }
+            None => false,
+        };
+        if !is_done {
+            self.weigh::<Brain>(store, into);
         }
-        self.weigh::<Brain>(store, into);
+    }
+
+    /// A row of other codes, whose weights are made in the same way; `numbers` is as long where values are no arithmetic of codes.
+    pub(super) fn of<'b>(
+        &self,
+        codes: &'b [u8],
+        groups: Groups<'b>,
+        numbers: &'b mut [f32],
+    ) -> Row<'b> {
+        Row {
+            value: self.value,
+            bits: self.bits,
+            codes,
+            groups,
+            numbers,
+            tables: None,
+        }
     }
 
     /// Writes the weights into `into`, as elements of type `E`.

@@ -5,9 +5,9 @@ use core::ops::Range;
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
 use super::Window;
-use crate::codec::BitOrder;
 #[cfg(doc)]
 use crate::codec::BlockedScales;
+use crate::codec::{BitOrder, PairOrder};
 
 const TILE_ROWS: u64 = 128;
 const TILE_COLUMNS: u64 = 4;
@@ -155,6 +155,28 @@ impl Stored {
                 order: BitOrder::lsb(8)?,
                 along: self.lines,
             }),
+        }
+    }
+
+    /// Whether the codes of a row are a run of bytes, one code in each.
+    pub(crate) fn has_bytes_in_rows(&self) -> bool {
+        self.order_in_rows().is_some_and(BitOrder::is_bytes)
+    }
+
+    /// How the codes of a row lie in a byte, where they are a run of bytes with two in each.
+    pub(crate) fn pair_order(&self) -> Option<PairOrder> {
+        self.order_in_rows().and_then(BitOrder::pair_order)
+    }
+
+    /// The order of codes where those of a row are a run.
+    fn order_in_rows(&self) -> Option<BitOrder> {
+        let is_run = self.lines == Axis::Columns;
+        match self.entries {
+            Entries::Packed(Packed { order, along }) => {
+                (is_run && along == Axis::Columns).then_some(order)
+            }
+            Entries::Elements if is_run => BitOrder::lsb(8).ok(),
+            Entries::Elements | Entries::Tiles | Entries::Interleaved => None,
         }
     }
 

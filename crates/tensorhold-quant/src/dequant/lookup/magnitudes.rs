@@ -7,8 +7,8 @@
 //!
 //! It takes the byte permutations of AVX-512 VBMI; elsewhere, and where a scale is negative, weights are computed one by one.
 
-use super::store::Store;
-use super::value::{Columns, Groups, Rule};
+use super::super::store::Store;
+use super::super::value::{Brain, Columns, Groups, Row, Rule, runs};
 
 /// Codes that are looked up together.
 const N: usize = 64;
@@ -26,10 +26,10 @@ struct Table {
 
 /// The tables of the groups of a row, kept for the rows that have the same.
 #[derive(Default)]
-pub(super) struct Tables(Vec<Table>);
+pub(in super::super) struct Magnitudes(Vec<Table>);
 
 /// Whether groups of so many rows and columns share tables enough, and the processor has what it takes.
-pub(super) fn is_worth_it(rows: u64, columns: u64) -> bool {
+pub(super) fn are_worth_it(rows: u64, columns: u64) -> bool {
     (rows >= MIN_ROWS && columns >= N as u64 || columns >= MIN_COLUMNS) && has_permutations()
 }
 
@@ -45,55 +45,39 @@ fn has_permutations() -> bool {
     false
 }
 
-impl Tables {
-    /// Writes the weights of `codes` into `into`, where tables serve; `weigh` writes those of as many codes as it is given with one scale.
-    ///
-    /// Gives `false`, having written nothing, where they do not.
-    pub(super) fn weigh(
+impl Magnitudes {
+    /// Writes the weights of `row` into `into`, where tables serve; gives `false`, having written nothing, where they do not.
+    pub(in super::super) fn weigh(
         &mut self,
-        codes: &[u8],
-        groups: Groups<'_>,
+        row: &Row<'_>,
         store: Store,
         into: &mut [[u8; 2]],
-        weigh: impl Fn(&[u8], f32, &mut [[u8; 2]]),
     ) -> bool {
-        let (Columns::Follow { first, size }, Rule::Scale) = (groups.columns, groups.rule) else {
+        let Groups {
+            scales, columns, ..
+        } = row.groups;
+        let (Columns::Follow { first, size }, Rule::Scale) = (columns, row.groups.rule) else {
             return false;
         };
-        if groups.scales.iter().any(|scale| scale.is_sign_negative()) || !has_permutations() {
+        if scales.iter().any(|scale| scale.is_sign_negative()) || !has_permutations() {
             return false;
         }
-        let head = first.min(codes.len());
-        let starts = (0..codes.len()).step_by(size.max(1));
-        let starts = starts
-            .map(|start| start + head)
-            .filter(|start| *start < codes.len());
-        let runs = std::iter::once(0).chain(starts);
-        for (group, (start, &scale)) in runs.zip(groups.scales).enumerate() {
-            let end = if group == 0 {
-                head
-            } else {
-                (start + size).min(codes.len())
-            };
-            let table = self.table(group, scale, &weigh);
-            let (codes, into) = (&codes[start..end], &mut into[start..end]);
+        let runs = runs(first, size, row.codes.len());
+        for (group, (run, &scale)) in runs.zip(scales).enumerate() {
+            let table = self.table(group, scale, row);
+            let (codes, into) = (&row.codes[run.clone()], &mut into[run]);
             let (whole, tail) = codes.as_chunks();
             let (into_whole, into_tail) = into.as_chunks_mut();
             look_up(table, store, whole, into_whole);
             if !tail.is_empty() {
-                weigh(tail, scale, into_tail);
+                weigh(row, tail, scale, into_tail);
             }
         }
         true
     }
 
     /// The table of a scale, at the place of its group.
-    fn table(
-        &mut self,
-        group: usize,
-        scale: f32,
-        weigh: &impl Fn(&[u8], f32, &mut [[u8; 2]]),
-    ) -> &Table {
+    fn table(&mut self, group: usize, scale: f32, row: &Row<'_>) -> &Table {
         if self.0.len() <= group {
             self.0.resize_with(group + 1, || Table {
                 scale: -1.0,
@@ -105,13 +89,28 @@ impl Tables {
         if table.scale.to_bits() != scale.to_bits() {
             let codes: [u8; 128] = std::array::from_fn(|code| code as u8);
             let mut weights = [[0; 2]; 128];
-            weigh(&codes, scale, &mut weights);
+            weigh(row, &codes, scale, &mut weights);
             table.scale = scale;
             table.low = weights.map(|[low, _]| low);
             table.high = weights.map(|[_, high]| high);
         }
         table
     }
+}
+
+/// Writes the weights that `codes` have with one scale, computed like those of `row`.
+fn weigh(row: &Row<'_>, codes: &[u8], scale: f32, into: &mut [[u8; 2]]) {
+    let groups = Groups {
+        scales: &[scale],
+        zeros: &[0.0],
+        columns: Columns::Follow {
+            first: codes.len(),
+            size: codes.len(),
+        },
+        ..row.groups
+    };
+    row.of(codes, groups, &mut [])
+        .weigh::<Brain>(Store::Through, into.as_flattened_mut());
 }
 
 #[cfg(target_arch = "x86_64")]
