@@ -612,31 +612,35 @@ def quantize(
     align: int,
     durability: str,
     progress: Callable[[int, int], object] | None,
-) -> tuple[list[Path], list[dict[str, Any]]]: ...
+) -> tuple[list[Path], list[Path], list[dict[str, Any]]]: ...
 
-# The paths written, how many weights there are, and how many tensors were copied.
+# The paths written, those of copied files, how many weights there are, and how many tensors were
+# copied.
 def dequantize_files(
     source: _StrPath,
     target: _StrPath,
     dtype: str | None,
     quantization_config: str | None,
     max_shard_size: int | None,
+    threads: int | None,
     verify: bool,
     align: int,
     durability: str,
     progress: Callable[[int, int], object] | None,
-) -> tuple[list[Path], int, int]: ...
+) -> tuple[list[Path], list[Path], int, int]: ...
 
-# The paths written, how many weights there are, and the names of those that were rounded.
+# The paths written, those of copied files, how many weights there are, and the names of those that
+# were rounded.
 def repack(
     source: _StrPath,
     target: _StrPath,
     layout: str,
     allow_rounding: bool,
+    quantization_config: str | None,
     max_shard_size: int | None,
     threads: int | None,
     verify: bool,
     align: int,
     durability: str,
     progress: Callable[[int, int], object] | None,
-) -> tuple[list[Path], int, list[str]]: ...
+) -> tuple[list[Path], list[Path], int, list[str]]: ...

@@ -54,10 +54,12 @@ class Quantized:
     Attributes:
         paths: The files that were written; none with `dry_run`.
         tensors: All tensors of the source, in its order.
+        copied: The files of tokenizers and the like that were copied beside them.
     """
 
     paths: list[str]
     tensors: list[QuantizedTensor]
+    copied: list[str]
 
 
 def quantize(
@@ -82,8 +84,9 @@ def quantize(
 
     Weights are the F32, BF16 and F16 tensors `*.weight` of two dimensions, but for embeddings,
     output layers, norms and routers. All other tensors are written as they are. The `config.json`
-    beside the source is written with the `quantization_config` that engines read; tokenizers and
-    the like are not copied. Some MB of weights are in memory at a time.
+    beside the source is written with the `quantization_config` that engines read; tokenizers,
+    templates of chats and the like are copied, code is not. Some MB of weights are in memory at a
+    time.
 
     Args:
         source: A folder, an `*.safetensors.index.json` or a file.
@@ -127,7 +130,7 @@ def quantize(
         ['up.bias', 'up.weight_packed', 'up.weight_scale', 'up.weight_shape']
     """
     limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
-    paths, tensors = _native.quantize(
+    paths, copied, tensors = _native.quantize(
         source,
         target,
         scheme,
@@ -144,7 +147,11 @@ def quantize(
         durability,
         progress,
     )
-    return Quantized([str(path) for path in paths], [QuantizedTensor(**one) for one in tensors])
+    return Quantized(_texts(paths), [QuantizedTensor(**one) for one in tensors], _texts(copied))
+
+
+def _texts(paths: Sequence[PathLike[str]]) -> list[str]:
+    return [str(path) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -155,11 +162,13 @@ class Repacked:
         paths: The files that were written.
         n_weights: How many weights were repacked.
         rounded: Weights that are not the same in the last place of F32, with `allow_rounding`.
+        copied: The files of tokenizers and the like that were copied beside them.
     """
 
     paths: list[str]
     n_weights: int
     rounded: list[str]
+    copied: list[str]
 
 
 def repack(
@@ -168,6 +177,7 @@ def repack(
     layout: str,
     *,
     allow_rounding: bool = False,
+    quantization_config: Mapping[str, Any] | str | None = None,
     max_shard_size: int | str | None = None,
     threads: int | None = None,
     verify: bool = True,
@@ -179,7 +189,8 @@ def repack(
 
     Codes, zeros and scales are put into another order, so that every weight is the same bit for
     bit; what cannot be so is refused before anything is written. The `config.json` beside the
-    source is written with what the weights are now. Some MB are in memory at a time.
+    source is written with what the weights are now; tokenizers, templates of chats and the like
+    are copied, code is not. Some MB are in memory at a time.
 
     Args:
         source: A folder, an `*.safetensors.index.json` or a file.
@@ -189,6 +200,7 @@ def repack(
             `"modelopt-nvfp4"` for NVFP4, which may come from ComfyUI, too.
         allow_rounding: Whether the second scale of NVFP4 may become the nearest reciprocal, where
             that changes weights by a last place of F32.
+        quantization_config: What is said of quantization in place of the files beside the source.
         max_shard_size: The most bytes of tensors in a file, 5 GB where `None`.
         threads: How many threads work, at most 8; all processors where `None`.
         verify: Whether what was written is read again, and all weights compared.
@@ -212,11 +224,12 @@ def repack(
         ['up.g_idx', 'up.qweight', 'up.qzeros', 'up.scales']
     """
     limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
-    paths, n_weights, rounded = _native.repack(
+    paths, copied, n_weights, rounded = _native.repack(
         source,
         target,
         layout,
         allow_rounding,
+        to_config_text(quantization_config),
         limit,
         threads,
         verify,
@@ -224,7 +237,7 @@ def repack(
         durability,
         progress,
     )
-    return Repacked([str(path) for path in paths], n_weights, rounded)
+    return Repacked(_texts(paths), n_weights, rounded, _texts(copied))
 
 
 @dataclass(frozen=True)
@@ -235,11 +248,13 @@ class Dequantized:
         paths: The files that were written.
         n_weights: How many quantized weights became numbers.
         n_copied: How many other tensors were copied.
+        copied: The files of tokenizers and the like that were copied beside them.
     """
 
     paths: list[str]
     n_weights: int
     n_copied: int
+    copied: list[str]
 
 
 def dequantize(
@@ -249,6 +264,7 @@ def dequantize(
     dtype: Any = None,
     quantization_config: Mapping[str, Any] | str | None = None,
     max_shard_size: int | str | None = None,
+    threads: int | None = None,
     verify: bool = False,
     align: int = 4096,
     durability: Literal["none", "data", "full"] = "data",
@@ -258,7 +274,8 @@ def dequantize(
 
     Weights have the names and shapes that they have without quantization; all other tensors are
     copied. The `config.json` beside the source is written without what it says of quantization;
-    tokenizers and the like are not copied. Some MB are in memory at a time.
+    tokenizers, templates of chats and the like are copied, code is not. Some MB are in memory at a
+    time.
 
     Args:
         source: A folder, an `*.safetensors.index.json` or a file.
@@ -266,6 +283,7 @@ def dequantize(
         dtype: What weights become; what the checkpoint says where `None`.
         quantization_config: What is said of quantization in place of the files beside the source.
         max_shard_size: The most bytes of tensors in a file, 5 GB where `None`.
+        threads: How many threads work, at most 8; all processors where `None`.
         verify: Whether what was written is read again and compared.
         align: The boundary on which the tensors' bytes begin in a file, a power of two.
         durability: What is on disk for sure on return, as for `tensorhold.save`.
@@ -286,15 +304,16 @@ def dequantize(
         torch.bfloat16
     """
     limit = None if max_shard_size is None else to_size_bytes(max_shard_size)
-    paths, n_weights, n_copied = _native.dequantize_files(
+    paths, copied, n_weights, n_copied = _native.dequantize_files(
         source,
         target,
         to_dtype_name(dtype),
         to_config_text(quantization_config),
         limit,
+        threads,
         verify,
         to_boundary(align),
         durability,
         progress,
     )
-    return Dequantized([str(path) for path in paths], n_weights, n_copied)
+    return Dequantized(_texts(paths), n_weights, n_copied, _texts(copied))

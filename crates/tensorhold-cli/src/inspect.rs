@@ -36,6 +36,9 @@ pub(crate) struct Inspect {
     /// Open every module, also where more lines come than fit on a screen
     #[arg(long, conflicts_with = "flat")]
     all: bool,
+    /// A file that says how weights are quantized, in place of those beside the tensors
+    #[arg(long, value_name = "FILE")]
+    quantization_config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,13 +46,14 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(&self) -> Done {
+        let config = quantized::given_config(self.quantization_config.as_deref())?;
         let mut json = Vec::new();
         for (n, path) in self.paths.iter().enumerate() {
             let (checkpoint, refusal) = match open(path, Rules::Strict) {
                 Ok(checkpoint) => (checkpoint, None),
                 Err(refusal) => (open(path, Rules::Compatible)?, Some(refusal)),
             };
-            let found = Found::of(checkpoint)?;
+            let found = Found::of(checkpoint, config.as_ref())?;
             if self.json {
                 json.push(describe(path, &found, refusal.as_ref()));
                 continue;
@@ -103,7 +107,11 @@ struct Found {
 }
 
 impl Found {
-    fn of(checkpoint: Checkpoint) -> Result<Found, Error> {
+    fn of(checkpoint: Checkpoint, config: Option<&String>) -> Result<Found, Error> {
+        let checkpoint = match config {
+            Some(config) => checkpoint.with_quantization_config(config.clone()),
+            None => checkpoint,
+        };
         let (quantization, unread) = match checkpoint.quantization() {
             Ok(quantization) => (quantization, None),
             Err(error) if error.kind() == ErrorKind::InvalidConfig => (Arc::default(), Some(error)),

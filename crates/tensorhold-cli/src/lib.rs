@@ -21,6 +21,7 @@ mod quantize;
 mod quantized;
 mod repack;
 mod reshard;
+mod rewrite;
 mod scan;
 mod verify;
 

@@ -1,23 +1,23 @@
 //! `tensorhold quantize`.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 use tensorhold::{
-    Bytes, Dtype, Escaped, Kept, QuantizeOptions, QuantizeScheme, Quantized, QuantizedTensor,
-    parse_bytes,
+    Bytes, Count, Dtype, Escaped, ExistingConfig, Kept, QuantizeOptions, QuantizeScheme, Quantized,
+    QuantizedTensor, n_elements,
 };
 
 use crate::FINE;
-use crate::output::{BOLD, DIM, Done, counted, is_there, list, print_json, stdout};
-use crate::progress::Progress;
+use crate::output::{BOLD, DIM, Done, counted, print_json, print_note, stdout};
+use crate::rewrite::{Rewrite, with_progress};
 
 /// Writes a checkpoint with its weights quantized, rounded to nearest, with the configuration that engines read
 ///
 /// Weights are the F32, BF16 and F16 tensors `*.weight` of two dimensions, but for embeddings, output layers, norms and routers. All else is
-/// written as it is, and `config.json` with what the engine needs; tokenizers and the like are not copied. There is no calibration.
+/// written as it is, and `config.json` with what the engine needs. Tokenizers, templates of chats and the like are copied, code is not. There
+/// is no calibration.
 #[derive(Args)]
 #[command(
     after_help = "Schemes (compressed-tensors): fp8-tensor, fp8-channel, fp8-block, int8-channel, int4, int4-asym, int8, int8-asym, mxfp4,\n  \
@@ -26,10 +26,8 @@ use crate::progress::Progress;
     tensorhold quantize Llama-3-8B/ Llama-3-8B-W4/ --scheme int4 --group-size 64 --ignore '**.down_proj'"
 )]
 pub(crate) struct Quantize {
-    /// A folder, an `*.safetensors.index.json` or a file
-    source: PathBuf,
-    /// The folder to write, or `folder/name.safetensors`
-    target: PathBuf,
+    #[command(flatten)]
+    rewrite: Rewrite,
     /// What weights become, such as `fp8-block`
     #[arg(long)]
     scheme: String,
@@ -48,21 +46,12 @@ pub(crate) struct Quantize {
     /// Leave what is called so as it is
     #[arg(long, value_name = "PATTERN")]
     ignore: Vec<String>,
-    /// The most bytes of tensors in a shard: 5GB where not said
-    #[arg(long, value_parser = parse_bytes)]
-    max_shard_size: Option<u64>,
-    /// Threads that compute, at most 8
-    #[arg(long)]
-    threads: Option<usize>,
     /// Read what was written, and say how far each weight is from the source's
     #[arg(long)]
     verify: bool,
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Replace a checkpoint that is there already
-    #[arg(long)]
-    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -71,29 +60,20 @@ pub(crate) struct Quantize {
 impl Quantize {
     pub(crate) fn run(&self) -> Done {
         let options = self.options()?;
-        let target = tensorhold::shard_target(&self.target)?;
-        if !self.force
-            && !self.dry_run
-            && let Some(existing) = tensorhold::existing_shards(&target)?
-        {
-            return Err(is_there(&existing).into());
-        }
-        let mut progress = Progress::new(0);
-        let mut told = 0;
-        let done = tensorhold::quantize(&self.source, &target, &options, &mut |total, done| {
-            progress.of(total);
-            progress.add(done - told);
-            told = done;
-            Ok(())
+        let opened = match self.dry_run {
+            true => self.rewrite.open_only()?,
+            false => self.rewrite.open(ExistingConfig::Replaced)?,
+        };
+        let done = with_progress(|progress| {
+            tensorhold::quantize(&self.rewrite.source, &opened.target, &options, progress)
         })?;
-        drop(progress);
-        match self.json {
-            true => print_json(&as_json(&done))?,
-            false => {
-                self.show(&done)?;
-                list(&done.paths)?;
-            }
+        if self.json {
+            opened.note_code();
+            print_json(&as_json(&done))?;
+            return Ok(FINE);
         }
+        self.show(&done)?;
+        opened.list(&done.paths, &done.copied)?;
         Ok(FINE)
     }
 
@@ -103,9 +83,7 @@ impl Quantize {
             scale_dtype: self.scale_dtype,
             include: self.include.clone(),
             ignore: self.ignore.clone(),
-            max_shard_bytes: self.max_shard_size,
-            n_threads: self.threads,
-            verify: self.verify,
+            rewrite: self.rewrite.options(self.verify.into()),
             dry_run: self.dry_run,
             ..QuantizeOptions::new(scheme)
         })
@@ -127,18 +105,28 @@ impl Quantize {
                 why.reason()
             )?;
         }
-        let sum = |size: fn(&QuantizedTensor) -> u64| Bytes(done.tensors.iter().map(size).sum());
+        writeln!(out, "{BOLD}{}{BOLD:#}", self.sums(&done.tensors))?;
+        out.flush()?;
+        note_experts(&done.tensors);
+        Ok(())
+    }
+
+    /// How much is quantized, and what becomes of the bytes.
+    fn sums(&self, tensors: &[QuantizedTensor]) -> String {
+        let quantized = || tensors.iter().filter(|tensor| tensor.kept.is_none());
+        let sum = |size: fn(&QuantizedTensor) -> u64| Bytes(tensors.iter().map(size).sum());
         let (before, after) = (
             sum(|tensor| tensor.size_before),
             sum(|tensor| tensor.size_after),
         );
+        let all = n_parameters(tensors.iter());
+        let share = 100.0 * n_parameters(quantized()) as f64 / all.max(1) as f64;
         let what = counted(quantized().count() as u64, "weight");
         let would = if self.dry_run { "would be " } else { "" };
-        writeln!(
-            out,
-            "{BOLD}{what} {would}quantized: {before} -> {after} in all{BOLD:#}"
-        )?;
-        Ok(out.flush()?)
+        let (all, kept) = (Count(all), Count(all - n_parameters(quantized())));
+        format!(
+            "{what} {would}quantized, {share:.1} % of {all} parameters, {kept} as before: {before} -> {after} in all"
+        )
     }
 
     /// A weight, with its name so wide.
@@ -156,6 +144,39 @@ impl Quantize {
         });
         format!("{name:width$}  {dtype} -> {scheme}  {before:>7} -> {after:>7}{error}")
     }
+}
+
+fn n_parameters<'t>(tensors: impl Iterator<Item = &'t QuantizedTensor>) -> u64 {
+    let sizes = tensors.map(|tensor| n_elements(&tensor.shape).unwrap_or(0));
+    sizes.fold(0, u64::saturating_add)
+}
+
+/// So many tensors are named.
+const N_NAMED: usize = 4;
+
+/// Says by name that most of a model may be as it was.
+fn note_experts(tensors: &[QuantizedTensor]) {
+    let experts: Vec<&QuantizedTensor> = tensors
+        .iter()
+        .filter(|tensor| tensor.kept == Some(Kept::Experts))
+        .collect();
+    if experts.is_empty() {
+        return;
+    }
+    let names = experts.iter().take(N_NAMED);
+    let names: Vec<String> = names
+        .map(|tensor| format!("`{}`", Escaped(&tensor.name)))
+        .collect();
+    let more = match experts.len() - names.len() {
+        0 => String::new(),
+        n_more => format!(" and {n_more} more"),
+    };
+    let parameters = n_parameters(experts.iter().copied());
+    let share = 100.0 * parameters as f64 / n_parameters(tensors.iter()).max(1) as f64;
+    print_note(&format!(
+        "{share:.1} % of the parameters stay as they are: no scheme here is for the weights of several experts in one tensor: {}{more}",
+        names.join(", ")
+    ));
 }
 
 /// The reasons for which tensors stay, with their number and bytes.
@@ -187,6 +208,7 @@ fn as_json(done: &Quantized) -> Value {
     };
     json!({
         "paths": done.paths,
+        "copied": done.copied,
         "tensors": done.tensors.iter().map(tensor).collect::<Vec<Value>>(),
     })
 }

@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tensorhold::{
     Bytes, Checkpoint, Count, Escaped, Exact, Proof, ProofNote, QuantFinding, QuantLayout,
-    Quantization, QuantizedWeight, Report, SchemeTotals, n_elements,
+    Quantization, QuantizedWeight, Report, SchemeTotals, n_elements, read_quantization_config,
 };
 
 use crate::output::{DIM, Done, GOOD, WRONG, counted, error_json, print_note, stdout};
+
+/// What a file that was named says of quantization.
+pub(crate) fn given_config(path: Option<&Path>) -> Done<Option<String>> {
+    Ok(path.map(read_quantization_config).transpose()?)
+}
 
 /// The lines of `inspect` for what is quantized, one for each scheme.
 pub(crate) fn show_schemes(out: &mut impl Write, report: &Report) -> Done<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use tensorhold::{Bytes, Escaped, Outcome, Rules, Verdict, VerifyEvent};
+use tensorhold::{Bytes, Escaped, Outcome, Rules, Verdict, VerifyEvent, verify_as};
 
 use crate::output::{Done, GOOD, WRONG, counted, error_json, print_json, stdout};
 use crate::progress::Progress;
@@ -29,6 +29,9 @@ pub(crate) struct Verify {
     /// Refuse all that the format forbids (the default)
     #[arg(long)]
     strict: bool,
+    /// A file that says how weights are quantized, in place of those beside the tensors
+    #[arg(long, value_name = "FILE")]
+    quantization_config: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -36,11 +39,11 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(&self) -> Done {
-        let rules = if self.compatible {
-            Rules::Compatible
-        } else {
-            Rules::Strict
+        let rules = match self.compatible {
+            true => Rules::Compatible,
+            false => Rules::Strict,
         };
+        let config = quantized::given_config(self.quantization_config.as_deref())?;
         let mut progress = Progress::new(0);
         let mut verdicts = Vec::new();
         let mut outcome = Outcome::Fine;
@@ -65,7 +68,7 @@ impl Verify {
                     }
                 }
             };
-            outcome = outcome.max(tensorhold::verify(path, rules, tell));
+            outcome = outcome.max(verify_as(path, rules, config.as_deref(), tell));
         }
         printed?;
         if self.json {

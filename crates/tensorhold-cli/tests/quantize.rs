@@ -49,7 +49,7 @@ fn quantize_says_what_became_of_each_weight() {
 a.up.weight  BF16 -> fp8-block  32.8 kB -> 16.4 kB  off by 7.629e-6 at most, 0.07% in all
 1 tensor as before, 128 B: no `.weight`
 1 tensor as before, 51.2 kB: an embedding, output layer, norm or router
-1 weight quantized: 84.1 kB -> 67.7 kB in all
+1 weight quantized, 39.0 % of 42.0K parameters, 25.7K as before: 84.1 kB -> 67.7 kB in all
 OUT/model.safetensors
 OUT/config.json
 "
@@ -164,4 +164,95 @@ fn repack_writes_the_same_weights_in_another_layout() {
     let (code, shown) = run(&["repack", &packed, "nowhere", "--to", "modelopt-nvfp4"]);
     assert_eq!(code, 2);
     assert!(shown.contains("cannot hold integers"), "{shown}");
+}
+
+#[test]
+fn files_beside_the_tensors_are_copied_and_told_and_code_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = source(folder.path());
+    fs::write(Path::new(&source).join("tokenizer.json"), "{ }").unwrap();
+    fs::write(Path::new(&source).join("modeling_own.py"), "1").unwrap();
+    let steps: [(&str, &[&str]); 3] = [
+        ("quantize", &["--scheme", "int4"]),
+        ("repack", &["--to", "gptq"]),
+        ("dequantize", &[]),
+    ];
+    let mut before = source;
+    for (command, options) in steps {
+        let after = format!("{target}-{command}");
+        let output = tensorhold(&[&[command, &before, &after], options].concat());
+        let [shown, notes] =
+            [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap());
+        assert_eq!(output.status.code(), Some(0), "{notes}");
+        assert!(
+            notes.contains("note: copied beside the tensors: tokenizer.json\n"),
+            "{notes}"
+        );
+        let is_told = notes.contains("note: code is not copied: modeling_own.py\n");
+        assert_eq!(is_told, command == "quantize", "{notes}");
+        assert!(
+            shown.ends_with(&format!("{after}/tokenizer.json\n")),
+            "{shown}"
+        );
+        let copied = fs::read_to_string(Path::new(&after).join("tokenizer.json")).unwrap();
+        assert_eq!(copied, "{ }");
+        before = after;
+    }
+}
+
+#[test]
+fn files_beside_the_target_are_not_replaced_without_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, target) = source(folder.path());
+    fs::write(Path::new(&source).join("tokenizer.json"), "{}").unwrap();
+    fs::create_dir(&target).unwrap();
+    let arguments = ["quantize", &source, &target, "--scheme", "int4"];
+    for name in ["config.json", "tokenizer.json"] {
+        let path = Path::new(&target).join(name);
+        fs::write(&path, "mine").unwrap();
+        let (code, shown) = run(&arguments);
+        assert_eq!(code, 2);
+        assert!(
+            shown.contains(&format!("{}: is there already", path.display())),
+            "{shown}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        fs::remove_file(&path).unwrap();
+    }
+    fs::write(Path::new(&target).join("tokenizer.json"), "mine").unwrap();
+    assert_eq!(run(&[&arguments[..], &["--force"]].concat()).0, 0);
+    let copied = fs::read_to_string(Path::new(&target).join("tokenizer.json")).unwrap();
+    assert_eq!(copied, "{}");
+}
+
+#[test]
+fn weights_of_experts_that_stay_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors: &[(&str, Dtype, &[u64])] = &[
+        (
+            "layers.0.mlp.experts.gate_up_proj",
+            Dtype::BF16,
+            &[8, 64, 32],
+        ),
+        ("layers.0.mlp.experts.down_proj", Dtype::BF16, &[8, 32, 32]),
+        ("layers.0.self_attn.q_proj.weight", Dtype::BF16, &[32, 32]),
+    ];
+    let file = save(&folder.path().join("model.safetensors"), tensors, &[], 60);
+    let target = folder.path().join("out").to_string_lossy().into_owned();
+    let output = tensorhold(&["quantize", &file, &target, "--scheme", "fp8-block"]);
+    let [shown, notes] = [output.stdout, output.stderr].map(|out| String::from_utf8(out).unwrap());
+    assert!(
+        shown.contains("1 weight quantized, 4.0 % of 25.6K parameters, 24.6K as before: "),
+        "{shown}"
+    );
+    assert!(
+        shown
+            .contains("2 tensors as before, 49.2 kB: the weights of several experts in one tensor"),
+        "{shown}"
+    );
+    assert!(
+        notes.contains("note: 96.0 % of the parameters stay as they are: ")
+            && notes.contains("`layers.0.mlp.experts.gate_up_proj`"),
+        "{notes}"
+    );
 }

@@ -275,3 +275,62 @@ fn plan_refuses_cuts_inside_of_blocks() {
     let (code, _) = run(&[&plan[..], &["layers.*.up=Blocks(0, 128)"]].concat());
     assert_eq!(code, 0);
 }
+
+#[test]
+fn a_configuration_from_elsewhere_counts_in_place_of_those_beside_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let tensors: [(&str, Dtype, &[u64]); 2] = [
+        ("a.qweight", I32, &[9, 64]),
+        ("a.scales", Dtype::F16, &[1, 64]),
+    ];
+    let path = save(&folder.path().join("model.safetensors"), &tensors, &[], 1);
+    let text = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let [config, target] = ["three.json", "out"].map(text);
+    let said = r#"{"bits": 3, "group_size": -1, "desc_act": false, "quant_method": "gptq", "checkpoint_format": "gptq_v2"}"#;
+    fs::write(&config, said).unwrap();
+    assert_eq!(run(&["verify", &path]).0, 1);
+    let given = ["--quantization-config", &config];
+    let (code, out, err) = shown(&[&["verify", &path][..], &given].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    let (_, out, _) = shown(&[&["inspect", &path][..], &given].concat());
+    assert!(out.contains("gptq for F16 [64, 96]"), "{out}");
+    let (code, _, err) = shown(&[&["dequantize", &path, &target][..], &given].concat());
+    assert_eq!(
+        (code, err.contains("1 weight as numbers")),
+        (0, true),
+        "{err}"
+    );
+    let repack = ["repack", &path, &target, "--to", "gptq", "--force"];
+    let (code, _, err) = shown(&[&repack[..], &given].concat());
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn a_file_that_is_no_configuration_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = fp8(folder.path(), 0x38);
+    let config = folder
+        .path()
+        .join("wrong.json")
+        .to_string_lossy()
+        .into_owned();
+    let cases = [
+        (r#"{"model_type": "llama"}"#, "says nothing of quantization"),
+        ("{", "this is no JSON"),
+        ("[1]", "is an object of JSON"),
+    ];
+    for (text, message) in cases {
+        fs::write(&config, text).unwrap();
+        for command in ["inspect", "verify"] {
+            let arguments = [command, &path, "--quantization-config", &config];
+            let (code, _, err) = shown(&arguments);
+            assert_eq!(code, 2);
+            assert!(
+                err.starts_with(&format!("error: {config}: ")) && err.contains(message),
+                "{err}"
+            );
+        }
+    }
+    let (code, _, err) = shown(&["inspect", &path, "--quantization-config", "nowhere.json"]);
+    assert_eq!((code, err.contains("nowhere.json")), (2, true), "{err}");
+}

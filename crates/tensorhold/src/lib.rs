@@ -35,6 +35,7 @@ mod repack;
 mod report;
 mod reshard;
 mod residence;
+mod rewrite;
 mod save;
 mod scan;
 mod stream;
@@ -57,13 +58,17 @@ pub use quantize::{
     WeightError, quantize,
 };
 pub use quantized::{
-    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, ExistingConfig, Logical, Proof,
-    ProofNote, dequantize_checkpoint,
+    Dequantize, DequantizeOptions, DequantizeProgress, Dequantized, Logical, Proof, ProofNote,
+    dequantize_checkpoint, read_quantization_config,
 };
 pub use repack::{RepackLayout, RepackOptions, RepackProgress, Repacked, repack};
 pub use report::{Module, Report, Row, SchemeTotals, Shape, Totals, rows};
 pub use reshard::{merge, shard};
 pub use residence::Residence;
+pub use rewrite::{
+    Companions, Existing as ExistingConfig, RewriteOptions, RewriteProgress, companions,
+    existing_beside,
+};
 pub use save::{
     BackgroundOptions, BackgroundProgress, DEFAULT_SHARD_BYTES, Outcome as SaveOutcome,
     PendingSave, SaveOptions, SaveProgress, TensorData, TensorView, Turn, existing_shards,
@@ -91,4 +96,4 @@ pub use transfer::{
     GdsStats, Memory, Numbered, Promised, Transfer, TransferOptions, TransferStats,
 };
 pub use units::{Bytes, Count, Exact, parse_bytes};
-pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify};
+pub use verify::{Holding, Outcome, Verdict, VerifyEvent, verify, verify_as};

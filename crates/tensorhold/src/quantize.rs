@@ -15,23 +15,21 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Result, TensorSpec, shape_size_bytes};
+use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::file::{Backend, OpenOptions};
-use crate::reshard::{metadata_of, refuse_own_folder};
-use crate::save::{DEFAULT_SHARD_BYTES, SaveOptions, save_streamed_shards, shard_target};
+use crate::reshard::refuse_own_folder;
+use crate::rewrite::{
+    self, Beside, Config, From, Output, PartOf, Plain, RewriteOptions, RewriteProgress, Target,
+    Told, ignored, open_plain, reopen,
+};
+use crate::save::shard_target;
 
 pub use choose::Kept;
-pub(crate) use config::{Plain, config_of, prepare, quantization_config};
-use scheme::PartSpec;
+pub(crate) use config::quantization_config;
 pub use scheme::{IntLayout, QuantizeScheme};
-use stream::Weight;
-pub(crate) use stream::{
-    Put, Quantizer, as_numbers, columns, group_index, lines, range_index, size, transposed,
-};
+use stream::{Quantizer, Weight};
 pub use verify::WeightError;
-pub(crate) use verify::read_need;
 
 /// How a checkpoint is quantized.
 #[derive(Debug, Clone)]
@@ -45,14 +43,8 @@ pub struct QuantizeOptions {
     pub include: Vec<String>,
     /// Patterns of names that are left as they are.
     pub ignore: Vec<String>,
-    /// Alignment and durability.
-    pub save: SaveOptions,
-    /// The most bytes of tensors in a shard; 5 GB where `None`.
-    pub max_shard_bytes: Option<u64>,
-    /// How many threads compute, at most 8; as many as the machine has where `None`.
-    pub n_threads: Option<usize>,
-    /// Whether what was written is read again and compared with the source.
-    pub verify: bool,
+    /// How it is written.
+    pub rewrite: RewriteOptions,
     /// Whether nothing is written, and only said what would be.
     pub dry_run: bool,
 }
@@ -66,10 +58,7 @@ impl QuantizeOptions {
             scale_dtype: None,
             include: Vec::new(),
             ignore: Vec::new(),
-            save: SaveOptions::default(),
-            max_shard_bytes: None,
-            n_threads: None,
-            verify: false,
+            rewrite: RewriteOptions::default(),
             dry_run: false,
         }
     }
@@ -99,15 +88,17 @@ pub struct QuantizedTensor {
 pub struct Quantized {
     /// The files that were written: those with tensors, their index, the configuration; none where nothing was.
     pub paths: Vec<PathBuf>,
+    /// The [companions](crate::companions) of the source that were copied.
+    pub copied: Vec<PathBuf>,
     /// All tensors of the source, in its order.
     pub tensors: Vec<QuantizedTensor>,
 }
 
 /// Is told the bytes that were written or compared, of how many in all; ends the work by an error.
-pub type QuantizeProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
+pub type QuantizeProgress<'a> = RewriteProgress<'a>;
 
-/// Writes the checkpoint `source` to the folder `target` with its weights quantized, and the `config.json` beside the source with the
-/// `quantization_config` that engines read.
+/// Writes the checkpoint `source` to the folder `target` with its weights quantized, the `config.json` beside the source with the
+/// `quantization_config` that engines read, and copies of its [companions](crate::companions).
 ///
 /// Weights are the tensors `*.weight` of two dimensions and type F32, BF16 or F16, but for embeddings, output layers, norms and
 /// routers. All other tensors are written as they are. At most some 10 MiB of weights a thread are in memory. Nothing changes at
@@ -116,40 +107,31 @@ pub type QuantizeProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
 /// # Errors
 /// Those of [`Checkpoint::open`] and [`save_shards`](crate::save_shards). `InvalidArgument` where the source is quantized already, a
 /// pattern matches nothing, no weight is left, inputs are no whole groups, or the target lies in the source's folder.
-/// `InvalidTensor` for a weight that is NaN or infinite, and where what was written cannot be what it was made of.
+/// `InvalidConfig` where the configuration is no object of JSON. `InvalidTensor` for a weight that is NaN or infinite, and where what
+/// was written cannot be what it was made of.
 pub fn quantize(
     source: impl AsRef<Path>,
     target: impl AsRef<Path>,
     options: &QuantizeOptions,
     progress: &mut QuantizeProgress<'_>,
 ) -> Result<Quantized> {
-    let (source, target) = (source.as_ref(), shard_target(target.as_ref())?);
+    let target = shard_target(target.as_ref())?;
     options.scheme.checked()?;
-    let opened = open_plain(source)?;
-    refuse_own_folder(&opened, &target)?;
-    let plain = config::Plain::of(config::config_of(source)?.as_deref())?;
-    refuse_quantized(&opened)?;
-    let kept = choose::choose(&opened, &options.include, &options.ignore)?;
-    let plan = Plan::of(&opened, &kept, options)?;
-    let config = config::quantization_config(options.scheme, &plan.ignored());
-    let mut tensors = plan.tensors(&kept)?;
-    let mut paths = Vec::new();
+    let source = open_plain(source.as_ref())?;
+    refuse_own_folder(&source, &target)?;
+    let plain = Config::of(&source)?.map_or_else(|| Ok(Plain::empty()), |config| config.plain())?;
+    refuse_quantized(&source)?;
+    let kept = choose::choose(&source, &options.include, &options.ignore)?;
+    let plan = Plan::of(&source, &kept, options)?;
+    let mut done = Quantized {
+        paths: Vec::new(),
+        copied: Vec::new(),
+        tensors: plan.tensors(&kept)?,
+    };
     if !options.dry_run {
-        let (path, file) = config::prepare(&target, &plain.with(&config), options.save.durability)?;
-        let mut job = Job {
-            quantizer: Quantizer::new(options.n_threads),
-            total: plan.size_bytes(options.verify)?,
-            done: 0,
-            progress,
-        };
-        paths = job.write(&plan, &target, options)?;
-        file.commit()?;
-        if options.verify {
-            job.verify(&plan, &paths, &mut tensors)?;
-        }
-        paths.push(path);
+        plan.carry_out(&target, &plain, options, progress, &mut done)?;
     }
-    Ok(Quantized { paths, tensors })
+    Ok(done)
 }
 
 /// Refuses a checkpoint of which something is quantized, whatever says so: one configuration could not be of both.
@@ -163,34 +145,11 @@ fn refuse_quantized(source: &Checkpoint) -> Result<()> {
     Err(error.with_hint("make floats of them first: `tensorhold dequantize`"))
 }
 
-/// A checkpoint whose files are read and not mapped, so that its pages do not count as memory of the process.
-pub(crate) fn open_plain(path: &Path) -> Result<Checkpoint> {
-    let options = OpenOptions {
-        backend: Backend::Pread,
-        ..OpenOptions::default()
-    };
-    Checkpoint::open(path, &options)
-}
-
 /// What is to be written.
 struct Plan<'a> {
     source: &'a Checkpoint,
     weights: Vec<Weight<'a>>,
-    outputs: Vec<Output<'a>>,
-}
-
-/// A tensor to write.
-struct Output<'a> {
-    name: String,
-    spec: PartSpec,
-    from: From<'a>,
-}
-
-/// What a tensor is made of.
-enum From<'a> {
-    Tensor(Tensor<'a>),
-    /// A weight, by its number.
-    Weight(usize),
+    outputs: Vec<Output<'a, PartOf>>,
 }
 
 impl<'a> Plan<'a> {
@@ -209,7 +168,7 @@ impl<'a> Plan<'a> {
                 (&[rows, columns], None) => plan
                     .add(tensor, [rows, columns], options)
                     .map_err(|error| tensor.file().blame(&tensor.info(), error))?,
-                _ => plan.outputs.push(Output::of(tensor)),
+                _ => plan.outputs.push(Output::copied(tensor)),
             }
         }
         if plan.weights.is_empty() {
@@ -232,13 +191,10 @@ impl<'a> Plan<'a> {
         let scales = options.scale_dtype.unwrap_or(scales);
         scheme.check_shape(shape)?;
         let module = info.name.strip_suffix("weight").unwrap_or(info.name);
-        for spec in scheme.parts(shape, scales)? {
-            self.outputs.push(Output {
-                name: format!("{module}{}", spec.suffix),
-                spec,
-                from: From::Weight(self.weights.len()),
-            });
-        }
+        let parts = scheme.parts(shape, scales)?.into_iter();
+        let number = self.weights.len();
+        self.outputs
+            .extend(parts.map(|spec| Output::part(module, number, spec)));
         self.weights.push(Weight {
             tensor,
             shape,
@@ -249,21 +205,10 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The modules that an engine would take for quantized ones, and that are not.
-    fn ignored(&self) -> Vec<String> {
-        let kept = self
-            .outputs
-            .iter()
-            .filter(|output| matches!(output.from, From::Tensor(_)));
-        let kept = kept.map(|output| (&*output.name, &output.spec.shape[..]));
-        let is_head = |weight: &Weight<'_>| weight.tensor.info().name == "lm_head.weight";
-        ignored(kept, self.weights.iter().any(is_head))
-    }
-
     fn tensors(&self, kept: &[Option<Kept>]) -> Result<Vec<QuantizedTensor>> {
         let mut sizes = vec![0u64; self.weights.len()];
         for output in &self.outputs {
-            if let From::Weight(number) = output.from {
+            if let From::Weight((number, _)) = output.from {
                 sizes[number] += output.size_bytes()?;
             }
         }
@@ -286,135 +231,62 @@ impl<'a> Plan<'a> {
 
     /// The bytes that are written, and those of the source that are compared.
     fn size_bytes(&self, verify: bool) -> Result<u64> {
-        let mut total = 0u64;
-        for output in &self.outputs {
-            total = total.saturating_add(output.size_bytes()?);
-        }
-        let compared = self
-            .weights
-            .iter()
-            .map(|weight| weight.tensor.info().size_bytes());
-        Ok(total.saturating_add(if verify { compared.sum() } else { 0 }))
-    }
-}
-
-/// The modules of the matrices among these tensors, which are not quantized, but for those that look things up.
-pub(crate) fn ignored<'n>(
-    kept: impl Iterator<Item = (&'n str, &'n [u64])>,
-    has_head: bool,
-) -> Vec<String> {
-    let mut ignored: Vec<String> = kept
-        .filter(|(_, shape)| shape.len() == 2)
-        .filter_map(|(name, _)| name.strip_suffix(".weight"))
-        .filter(|name| !name.rsplit('.').next().is_some_and(is_embedding))
-        .map(str::to_owned)
-        .collect();
-    // Where it shares the embedding's weights, it is not in the file.
-    if !has_head && !ignored.iter().any(|name| name == "lm_head") {
-        ignored.push("lm_head".to_owned());
-    }
-    ignored.sort();
-    ignored
-}
-
-/// Whether a module of this name looks things up.
-fn is_embedding(part: &str) -> bool {
-    part.contains("embed") || matches!(part, "wte" | "wpe")
-}
-
-impl<'a> Output<'a> {
-    fn of(tensor: Tensor<'a>) -> Output<'a> {
-        let info = tensor.info();
-        Output {
-            name: info.name.to_owned(),
-            spec: PartSpec {
-                part: scheme::Part::Codes,
-                suffix: "",
-                dtype: info.dtype,
-                shape: info.shape.to_vec(),
-            },
-            from: From::Tensor(tensor),
-        }
+        let weights = self.weights.iter();
+        let compared = weights.map(|weight| weight.tensor.info().size_bytes());
+        let written = rewrite::size_bytes(&self.outputs)?;
+        Ok(written.saturating_add(if verify { compared.sum() } else { 0 }))
     }
 
-    fn spec(&self) -> TensorSpec<'_> {
-        TensorSpec {
-            name: &self.name,
-            dtype: self.spec.dtype,
-            shape: &self.spec.shape,
-        }
-    }
-
-    fn size_bytes(&self) -> Result<u64> {
-        shape_size_bytes(self.spec.dtype, &self.spec.shape)
-            .map_err(|error| error.with_tensor(&*self.name))
-    }
-}
-
-/// The work under way.
-struct Job<'p, 'q> {
-    quantizer: Quantizer,
-    total: u64,
-    done: u64,
-    progress: &'p mut QuantizeProgress<'q>,
-}
-
-impl Job<'_, '_> {
-    fn write(
-        &mut self,
-        plan: &Plan<'_>,
+    /// Writes all, with the configuration `plain` and what is said in it of the weights.
+    fn carry_out(
+        &self,
         target: &Path,
+        plain: &Plain,
         options: &QuantizeOptions,
-    ) -> Result<Vec<PathBuf>> {
-        let specs: Vec<TensorSpec<'_>> = plan.outputs.iter().map(Output::spec).collect();
-        let metadata = metadata_of(plan.source);
-        let most = options.max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES);
-        let mut stream = |index: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
-            let output = &plan.outputs[index];
-            let (total, done, progress) = (self.total, &mut self.done, &mut self.progress);
-            let mut put = |bytes: &[u8]| {
-                put(bytes)?;
-                *done += bytes.len() as u64;
-                progress(total, *done)
-            };
-            match &output.from {
-                From::Tensor(tensor) => self.quantizer.copy(tensor, &mut put),
-                From::Weight(number) => {
-                    self.quantizer
-                        .part(&plan.weights[*number], &output.spec, &mut put)
-                }
-            }
-        };
-        save_streamed_shards(
-            target,
-            &specs,
-            metadata.as_deref(),
-            most,
-            &options.save,
-            &mut stream,
-        )
+        progress: &mut QuantizeProgress<'_>,
+        done: &mut Quantized,
+    ) -> Result<()> {
+        let rewrite = &options.rewrite;
+        let is_head = |weight: &Weight<'_>| weight.tensor.info().name == "lm_head.weight";
+        let ignored = ignored(&self.outputs, self.weights.iter().any(is_head));
+        let config = plain.with(&quantization_config(options.scheme, &ignored));
+        let durability = rewrite.save.durability;
+        let beside = Beside::prepare(self.source, target, Some(&config), durability)?;
+        let mut quantizer = Quantizer::new(rewrite.n_threads);
+        let mut told = Told::new(self.size_bytes(rewrite.verify)?, progress);
+        let tensors = Target::shards(target, self.source, rewrite);
+        done.paths = tensors.write(
+            &self.outputs,
+            &mut told,
+            &mut |number, put| match &self.outputs[number].from {
+                From::Tensor(tensor) => rewrite::copy(tensor, put),
+                From::Weight((number, spec)) => quantizer.part(&self.weights[*number], spec, put),
+            },
+        )?;
+        let placed = beside.commit()?;
+        if rewrite.verify {
+            self.compare(&quantizer, &reopen(&done.paths)?, &mut told, done)?;
+        }
+        done.paths.extend(placed.config);
+        done.copied = placed.copied;
+        Ok(())
     }
 
-    /// Reads what was written, and says how far each weight is from the source's.
-    fn verify(
-        &mut self,
-        plan: &Plan<'_>,
-        paths: &[PathBuf],
-        tensors: &mut [QuantizedTensor],
+    /// Says how far each weight of what was written is from the source's.
+    fn compare(
+        &self,
+        quantizer: &Quantizer,
+        written: &Checkpoint,
+        told: &mut Told<'_, '_>,
+        done: &mut Quantized,
     ) -> Result<()> {
-        let last = paths.iter().rfind(|path| {
-            let name = path.to_string_lossy();
-            name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
-        });
-        let written = open_plain(last.expect("a file with tensors was written"))?;
-        for weight in &plan.weights {
+        for weight in &self.weights {
             let info = weight.tensor.info();
-            let error = verify::error_of(&self.quantizer, weight, &written)
+            let error = verify::error_of(quantizer.makers(), weight, written)
                 .map_err(|error| error.with_tensor(info.name))?;
-            let row = tensors.iter_mut().find(|tensor| tensor.name == info.name);
+            let row = done.tensors.iter_mut().find(|row| row.name == info.name);
             row.expect("all tensors of the source are listed").error = Some(error);
-            self.done += info.size_bytes();
-            (self.progress)(self.total, self.done)?;
+            told.add(info.size_bytes())?;
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! What of a checkpoint is quantized: each weight by the name and shape that it has without quantization, and read as numbers.
 
-mod ahead;
-mod beside;
 mod configs;
 mod crew;
 mod dequantize;
@@ -22,7 +20,8 @@ use crate::checkpoint::{Checkpoint, Tensor};
 use crate::read;
 use crate::subbyte::{NarrowInt, NarrowTensor};
 
-pub use beside::Existing as ExistingConfig;
+pub use configs::read_quantization_config;
+pub(crate) use configs::{CONFIG, read_text};
 pub use dequantize::Dequantize;
 pub(crate) use proof::prove;
 pub use proof::{Proof, ProofNote};

@@ -10,24 +10,31 @@ mod layout;
 mod proof;
 mod source;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Result, TensorSpec, shape_size_bytes};
+use tensorhold_core::{Error, ErrorKind, Result};
 use tensorhold_quant::codec::BitOrder;
 use tensorhold_quant::detect::Quantization;
 use tensorhold_quant::scheme::Window;
 
-use crate::checkpoint::{Checkpoint, Tensor};
-use crate::quantize::{self, Plain, Put, Quantizer, columns, group_index, lines, size, transposed};
-use crate::reshard::{metadata_of, refuse_own_folder};
-use crate::save::{DEFAULT_SHARD_BYTES, SaveOptions, save_streamed_shards, shard_target};
+use crate::checkpoint::Checkpoint;
+use crate::reshard::refuse_own_folder;
+use crate::rewrite::{
+    self, Beside, Config, From, Makers, Output, Part, PartOf, PartSpec, Plain, Put, RewriteOptions,
+    RewriteProgress, Target, Told, columns, cut, group_index, ignored, lines, open_plain, reopen,
+    size, transposed, turned,
+};
+use crate::save::shard_target;
 
+use layout::Common;
 pub use layout::RepackLayout;
-use layout::{Common, Part, PartSpec};
-use source::{Kind, Origin, turned};
+use source::{Kind, Origin};
 
 /// So many codes are taken at once by a thread.
 const WINDOW: u64 = 2 << 20;
+/// A window is of whole words, and whole tiles of scales.
+const UNIT: u64 = 128;
 /// Keys of the metadata that say how ComfyUI's weights are written.
 const COMFY_KEY: &str = "_quantization_metadata";
 
@@ -36,17 +43,14 @@ const COMFY_KEY: &str = "_quantization_metadata";
 pub struct RepackOptions {
     /// What weights are repacked to.
     pub layout: RepackLayout,
-    /// Alignment and durability.
-    pub save: SaveOptions,
-    /// The most bytes of tensors in a shard; 5 GB where `None`.
-    pub max_shard_bytes: Option<u64>,
-    /// How many threads work, at most 8; as many as the machine has where `None`.
-    pub n_threads: Option<usize>,
+    /// How it is written; [`verify`](RewriteOptions::verify) compares all weights bit for bit.
+    pub rewrite: RewriteOptions,
     /// Whether the second scale of NVFP4 may become the F32 nearest to its reciprocal, where that changes weights by a last place of
     /// F32.
     pub allow_rounding: bool,
-    /// Whether what was written is read again, and its weights compared with the source's bit for bit.
-    pub verify: bool,
+    /// What is said of quantization in place of the files beside the source: the JSON of a `quantization_config`, or of a `config.json`
+    /// with one.
+    pub quantization_config: Option<String>,
 }
 
 impl RepackOptions {
@@ -55,11 +59,12 @@ impl RepackOptions {
     pub fn new(layout: RepackLayout) -> RepackOptions {
         RepackOptions {
             layout,
-            save: SaveOptions::default(),
-            max_shard_bytes: None,
-            n_threads: None,
+            rewrite: RewriteOptions {
+                verify: true,
+                ..RewriteOptions::default()
+            },
             allow_rounding: false,
-            verify: true,
+            quantization_config: None,
         }
     }
 }
@@ -69,6 +74,8 @@ impl RepackOptions {
 pub struct Repacked {
     /// The files that were written: those with tensors, their index, the configuration.
     pub paths: Vec<PathBuf>,
+    /// The [companions](crate::companions) of the source that were copied.
+    pub copied: Vec<PathBuf>,
     /// How many weights were repacked.
     pub n_weights: usize,
     /// Weights that are not the same in the last place of F32.
@@ -76,10 +83,11 @@ pub struct Repacked {
 }
 
 /// Is told the bytes that were written or compared, of how many in all; ends the work by an error.
-pub type RepackProgress<'a> = dyn FnMut(u64, u64) -> Result<()> + 'a;
+pub type RepackProgress<'a> = RewriteProgress<'a>;
 
 /// Writes the quantized checkpoint `source` to the folder `target` in the layout of another program: the same codes, zeros and scales in
-/// another order, so that all weights are the same bit for bit, with the `config.json` beside the source that says what they are now.
+/// another order, so that all weights are the same bit for bit, with the `config.json` beside the source that says what they are now, and
+/// copies of its [companions](crate::companions).
 ///
 /// Integers go between GPTQ (any version that is read), AWQ and `pack-quantized`, NVFP4 between modelopt, compressed-tensors and, as a
 /// source, ComfyUI. Some MB for each thread are in memory. Nothing changes at `target` until all is written.
@@ -94,37 +102,17 @@ pub fn repack(
     options: &RepackOptions,
     progress: &mut RepackProgress<'_>,
 ) -> Result<Repacked> {
-    let (source, target) = (source.as_ref(), shard_target(target.as_ref())?);
-    let opened = quantize::open_plain(source)?;
-    refuse_own_folder(&opened, &target)?;
-    let quantization = opened.quantization()?;
-    let origins = origins_of(&opened, &quantization, options.layout)?;
-    let rounded = rounded(&origins, options)?;
-    let common = Common::of(&origins)?;
-    let plan = Plan::of(&opened, &origins, options.layout, &common)?;
-    let config = Plain::without(quantize::config_of(source)?.as_deref())?;
-    let config = config.with(&options.layout.config(&common, &plan.ignored()));
-    let (path, file) = quantize::prepare(&target, &config, options.save.durability)?;
-    let mut job = Job {
-        crew: Quantizer::new(options.n_threads),
-        layout: options.layout,
-        total: plan.size_bytes(options.verify)?,
-        done: 0,
-        progress,
-    };
-    let mut paths = job.write(&plan, &target, options)?;
-    file.commit()?;
-    if options.verify {
-        let last = paths.last().expect("a file with tensors was written");
-        job.prove(&plan, &quantize::open_plain(last)?, &rounded)?;
+    let target = shard_target(target.as_ref())?;
+    let mut source = open_plain(source.as_ref())?;
+    if let Some(config) = &options.quantization_config {
+        source = source.with_quantization_config(config.clone());
     }
-    paths.push(path);
-    let n_weights = origins.len();
-    Ok(Repacked {
-        paths,
-        n_weights,
-        rounded,
-    })
+    refuse_own_folder(&source, &target)?;
+    let quantization = source.quantization()?;
+    let origins = origins_of(&source, &quantization, options.layout)?;
+    let rounded = rounded(&origins, options)?;
+    let plan = Plan::of(&source, &origins, options.layout)?;
+    plan.carry_out(&target, options, progress, rounded)
 }
 
 /// The quantized weights, if the layout can hold all of them.
@@ -173,23 +161,10 @@ fn rounded(origins: &[Origin<'_>], options: &RepackOptions) -> Result<Vec<String
 /// What is to be written.
 struct Plan<'a> {
     source: &'a Checkpoint,
+    layout: RepackLayout,
     origins: &'a [Origin<'a>],
-    outputs: Vec<Output<'a>>,
-}
-
-/// A tensor to write.
-struct Output<'a> {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<u64>,
-    from: From<'a>,
-}
-
-/// What a tensor is made of.
-enum From<'a> {
-    Tensor(Tensor<'a>),
-    /// A part of a weight, by its number.
-    Weight(usize, PartSpec),
+    common: Common,
+    outputs: Vec<Output<'a, PartOf>>,
 }
 
 impl<'a> Plan<'a> {
@@ -197,95 +172,120 @@ impl<'a> Plan<'a> {
         source: &'a Checkpoint,
         origins: &'a [Origin<'a>],
         layout: RepackLayout,
-        common: &Common,
     ) -> Result<Plan<'a>> {
-        let parts: std::collections::HashSet<&str> =
-            origins.iter().flat_map(Origin::parts).collect();
+        let common = Common::of(origins)?;
+        let parts: HashSet<&str> = origins.iter().flat_map(Origin::parts).collect();
         let rest = source
             .tensors()
             .filter(|tensor| !parts.contains(tensor.info().name));
-        let mut outputs: Vec<Output<'a>> = rest.map(Output::of).collect();
+        let mut outputs: Vec<Output<'a, PartOf>> = rest.map(Output::copied).collect();
         refuse_others(origins, &outputs)?;
         for (number, origin) in origins.iter().enumerate() {
             let Some(module) = origin.name.strip_suffix("weight") else {
-                return Err(source::refused(format!(
-                    "a weight of the name `{}`",
-                    origin.name
-                )));
+                let name = format!("a weight of the name `{}`", origin.name);
+                return Err(source::refused(name));
             };
-            for spec in layout.parts(origin, common.symmetric)? {
-                outputs.push(Output {
-                    name: format!("{module}{}", spec.suffix),
-                    dtype: spec.dtype,
-                    shape: spec.shape.clone(),
-                    from: From::Weight(number, spec),
-                });
-            }
+            let parts = layout.parts(origin, common.symmetric)?.into_iter();
+            outputs.extend(parts.map(|spec| Output::part(module, number, spec)));
         }
         Ok(Plan {
             source,
+            layout,
             origins,
+            common,
             outputs,
         })
     }
 
-    /// The modules that an engine would take for quantized ones, and that are not.
-    fn ignored(&self) -> Vec<String> {
-        let kept = self
-            .outputs
-            .iter()
-            .filter(|output| matches!(output.from, From::Tensor(_)));
-        let kept = kept.map(|output| (&*output.name, &output.shape[..]));
-        quantize::ignored(
-            kept,
-            self.origins
-                .iter()
-                .any(|origin| origin.name == "lm_head.weight"),
-        )
+    /// The configuration of the source, with what it is to say of the weights.
+    fn config(&self) -> Result<String> {
+        let config = Config::of(self.source)?;
+        let plain = config.map_or_else(
+            || Ok(Plain::empty()),
+            |config| config.without_any_quantization(),
+        )?;
+        let is_head = |origin: &Origin<'_>| origin.name == "lm_head.weight";
+        let ignored = ignored(&self.outputs, self.origins.iter().any(is_head));
+        Ok(plain.with(&self.layout.config(&self.common, &ignored)))
     }
 
     fn size_bytes(&self, verify: bool) -> Result<u64> {
-        let mut total = 0u64;
-        for output in &self.outputs {
-            let size = shape_size_bytes(output.dtype, &output.shape);
-            total = total.saturating_add(size.map_err(|error| error.with_tensor(&*output.name))?);
-        }
-        let compared = self
-            .origins
-            .iter()
-            .map(Origin::n_weights)
-            .fold(0, u64::saturating_add);
-        Ok(total.saturating_add(if verify { compared } else { 0 }))
-    }
-}
-
-impl<'a> Output<'a> {
-    fn of(tensor: Tensor<'a>) -> Output<'a> {
-        let info = tensor.info();
-        Output {
-            name: info.name.to_owned(),
-            dtype: info.dtype,
-            shape: info.shape.to_vec(),
-            from: From::Tensor(tensor),
-        }
+        let compared = self.origins.iter().map(Origin::n_weights);
+        let compared = compared.fold(0, u64::saturating_add);
+        let written = rewrite::size_bytes(&self.outputs)?;
+        Ok(written.saturating_add(if verify { compared } else { 0 }))
     }
 
-    fn spec(&self) -> TensorSpec<'_> {
-        TensorSpec {
-            name: &self.name,
-            dtype: self.dtype,
-            shape: &self.shape,
+    fn carry_out(
+        &self,
+        target: &Path,
+        options: &RepackOptions,
+        progress: &mut RepackProgress<'_>,
+        rounded: Vec<String>,
+    ) -> Result<Repacked> {
+        let rewrite = &options.rewrite;
+        let durability = rewrite.save.durability;
+        let beside = Beside::prepare(self.source, target, Some(&self.config()?), durability)?;
+        let makers = Makers::new(rewrite.n_threads);
+        let mut told = Told::new(self.size_bytes(rewrite.verify)?, progress);
+        let tensors = Target::shards(target, self.source, rewrite);
+        let tensors = tensors.without_metadata(|key| key == COMFY_KEY);
+        let mut stream = |number: usize, put: &mut Put<'_>| self.stream(makers, number, put);
+        let mut paths = tensors.write(&self.outputs, &mut told, &mut stream)?;
+        let placed = beside.commit()?;
+        if rewrite.verify {
+            self.prove(makers, &reopen(&paths)?, &rounded, &mut told)?;
         }
+        paths.extend(placed.config);
+        Ok(Repacked {
+            paths,
+            copied: placed.copied,
+            n_weights: self.origins.len(),
+            rounded,
+        })
+    }
+
+    /// Hands the bytes of a tensor to `put`.
+    fn stream(&self, makers: Makers, number: usize, put: &mut Put<'_>) -> Result<()> {
+        match &self.outputs[number].from {
+            From::Tensor(tensor) => rewrite::copy(tensor, put),
+            From::Weight((number, spec)) => {
+                let origin = &self.origins[*number];
+                let written = part(makers, self.layout, origin, spec, put);
+                written.map_err(|error| error.with_tensor(origin.name))
+            }
+        }
+    }
+
+    /// Refuses any weight of what was written that is not the source's.
+    fn prove(
+        &self,
+        makers: Makers,
+        written: &Checkpoint,
+        rounded: &[String],
+        told: &mut Told<'_, '_>,
+    ) -> Result<()> {
+        let quantization = written.quantization()?;
+        for origin in self.origins {
+            let found = quantization.find(origin.name);
+            let found = found.ok_or_else(|| proof::differs(origin.name))?;
+            let ours = Origin::of(written, found)?;
+            let may_round = rounded.iter().any(|name| name == origin.name);
+            let windows = windows(self.layout, origin);
+            proof::prove(makers, origin, &ours, &windows, may_round)?;
+            told.add(origin.n_weights())?;
+        }
+        Ok(())
     }
 }
 
 /// Refuses a tensor that does something with a weight for which the other layout has no name, such as `pre_quant_scale`.
-fn refuse_others(origins: &[Origin<'_>], rest: &[Output<'_>]) -> Result<()> {
+fn refuse_others(origins: &[Origin<'_>], rest: &[Output<'_, PartOf>]) -> Result<()> {
     let modules = origins
         .iter()
         .filter_map(|origin| origin.name.strip_suffix(".weight"));
-    let modules: std::collections::HashSet<&str> = modules.collect();
-    let is_other = |output: &&Output<'_>| {
+    let modules: HashSet<&str> = modules.collect();
+    let is_other = |output: &&Output<'_, PartOf>| {
         let split = output.name.rsplit_once('.');
         split.is_some_and(|(module, part)| part != "bias" && modules.contains(module))
     };
@@ -298,81 +298,9 @@ fn refuse_others(origins: &[Origin<'_>], rest: &[Output<'_>]) -> Result<()> {
     }
 }
 
-/// The work under way.
-struct Job<'p, 'q> {
-    crew: Quantizer,
-    layout: RepackLayout,
-    total: u64,
-    done: u64,
-    progress: &'p mut RepackProgress<'q>,
-}
-
-impl Job<'_, '_> {
-    fn write(
-        &mut self,
-        plan: &Plan<'_>,
-        target: &Path,
-        options: &RepackOptions,
-    ) -> Result<Vec<PathBuf>> {
-        let specs: Vec<TensorSpec<'_>> = plan.outputs.iter().map(Output::spec).collect();
-        let mut metadata = metadata_of(plan.source);
-        if let Some(metadata) = &mut metadata {
-            metadata.retain(|(key, _)| *key != COMFY_KEY);
-        }
-        let most = options.max_shard_bytes.unwrap_or(DEFAULT_SHARD_BYTES);
-        let layout = self.layout;
-        let mut stream = |index: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>| {
-            let (total, done, progress) = (self.total, &mut self.done, &mut self.progress);
-            let mut put = |bytes: &[u8]| {
-                put(bytes)?;
-                *done += bytes.len() as u64;
-                progress(total, *done)
-            };
-            match &plan.outputs[index].from {
-                From::Tensor(tensor) => self.crew.copy(tensor, &mut put),
-                From::Weight(number, spec) => {
-                    let origin = &plan.origins[*number];
-                    let written = part(&self.crew, layout, origin, spec, &mut put);
-                    written.map_err(|error| error.with_tensor(origin.name))
-                }
-            }
-        };
-        save_streamed_shards(
-            target,
-            &specs,
-            metadata.as_deref(),
-            most,
-            &options.save,
-            &mut stream,
-        )
-    }
-
-    /// Reads what was written, and refuses any weight that is not the source's.
-    fn prove(&mut self, plan: &Plan<'_>, written: &Checkpoint, rounded: &[String]) -> Result<()> {
-        let quantization = written.quantization()?;
-        for origin in plan.origins {
-            let found = quantization
-                .find(origin.name)
-                .ok_or_else(|| proof::differs(origin.name))?;
-            let ours = Origin::of(written, found)?;
-            let may_round = rounded.iter().any(|name| name == origin.name);
-            proof::prove(
-                &self.crew,
-                origin,
-                &ours,
-                &windows(self.layout, origin),
-                may_round,
-            )?;
-            self.done += origin.n_weights();
-            (self.progress)(self.total, self.done)?;
-        }
-        Ok(())
-    }
-}
-
 /// Hands the bytes of a part of a weight to `put`.
 fn part(
-    crew: &Quantizer,
+    makers: Makers,
     layout: RepackLayout,
     origin: &Origin<'_>,
     spec: &PartSpec,
@@ -389,7 +317,7 @@ fn part(
         _ => group_windows(layout, origin),
     };
     let work = |window: &Window| packed(layout, origin, spec, window);
-    crew.in_order(&windows, &work, &mut |bytes: Vec<u8>| put(&bytes))
+    makers.in_order(&windows, &work, &mut |bytes: Vec<u8>| put(&bytes))
 }
 
 /// The group of each input.
@@ -431,6 +359,7 @@ fn packed(
         RepackLayout::Nvfp4 | RepackLayout::ModeloptNvfp4 => BitOrder::lsb(4)?,
         _ => BitOrder::lsb_words(origin.bits())?,
     };
+    let across = |codes: Vec<u8>| transposed(&codes, n_rows, n_columns);
     match (spec.part, layout) {
         (Part::Scales, _) => {
             let scales = origin.scales(rows, groups)?;
@@ -443,62 +372,21 @@ fn packed(
         (Part::Zeros, RepackLayout::PackQuantized) => {
             columns(order, &origin.zeros(rows, groups)?, n_columns)
         }
-        (Part::Zeros, _) => lines(
-            order,
-            &transposed(&origin.zeros(rows, groups)?, n_rows, n_columns),
-            n_rows,
-        ),
-        (_, RepackLayout::Gptq) => columns(
-            order,
-            &transposed(&origin.codes(window)?, n_rows, n_columns),
-            n_rows,
-        ),
-        (_, RepackLayout::Awq) => lines(
-            order,
-            &transposed(&origin.codes(window)?, n_rows, n_columns),
-            n_rows,
-        ),
+        (Part::Zeros, _) => lines(order, &across(origin.zeros(rows, groups)?), n_rows),
+        (_, RepackLayout::Gptq) => columns(order, &across(origin.codes(window)?), n_rows),
+        (_, RepackLayout::Awq) => lines(order, &across(origin.codes(window)?), n_rows),
         _ => lines(order, &origin.codes(window)?, n_columns),
     }
 }
 
 /// A weight cut so that no word is, and no tile of scales.
 fn windows(layout: RepackLayout, origin: &Origin<'_>) -> Vec<Window> {
-    cut(layout.is_by_columns(), origin.shape)
+    cut(origin.shape, layout.is_by_columns(), WINDOW, UNIT)
 }
 
 /// Its groups cut so.
 fn group_windows(layout: RepackLayout, origin: &Origin<'_>) -> Vec<Window> {
     let [rows, columns] = origin.shape;
-    cut(
-        layout.is_by_columns(),
-        [rows, columns.div_ceil(origin.group_size())],
-    )
-}
-
-fn cut(by_columns: bool, [rows, columns]: [u64; 2]) -> Vec<Window> {
-    const UNIT: u64 = 128;
-    let (length, across) = if by_columns {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    let size = (WINDOW / across.max(1) / UNIT).max(1) * UNIT;
-    let window = |start: u64| {
-        let range = start..start.saturating_add(size).min(length);
-        let (rows, columns) = if by_columns {
-            (0..rows, range)
-        } else {
-            (range, 0..columns)
-        };
-        Window {
-            experts: 0..1,
-            rows,
-            columns,
-        }
-    };
-    (0..length)
-        .step_by(usize::try_from(size).unwrap_or(usize::MAX))
-        .map(window)
-        .collect()
+    let groups = [rows, columns.div_ceil(origin.group_size())];
+    cut(groups, layout.is_by_columns(), WINDOW, UNIT)
 }

@@ -16,7 +16,7 @@ mod origin;
 mod pitched;
 mod queue;
 mod staging;
-mod sync;
+pub(crate) mod sync;
 mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -82,6 +82,17 @@ impl Verdict {
 /// Of quantized weights, the parts are held to each other: they must be there and of shapes that fit, scales must be finite, and groups
 /// must exist. A file that is named as a shard of several is not held to that by itself.
 pub fn verify(path: impl AsRef<Path>, rules: Rules, tell: &mut dyn FnMut(VerifyEvent)) -> Outcome {
+    verify_as(path, rules, None, tell)
+}
+
+/// Verifies as [`verify`] does, with what is said of quantization in place of what the files beside the tensors say, as by
+/// [`Checkpoint::with_quantization_config`].
+pub fn verify_as(
+    path: impl AsRef<Path>,
+    rules: Rules,
+    quantization_config: Option<&str>,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Outcome {
     let path = path.as_ref();
     let mut outcome = Outcome::Fine;
     let mut done = |path: PathBuf, found: Result<Holding>, tell: &mut dyn FnMut(VerifyEvent)| {
@@ -103,20 +114,28 @@ pub fn verify(path: impl AsRef<Path>, rules: Rules, tell: &mut dyn FnMut(VerifyE
             }
         }
     }
-    outcome.max(verify_quantized(path, rules, tell))
+    outcome.max(verify_quantized(path, rules, quantization_config, tell))
 }
 
 /// Proves the layout of quantized weights, whose parts may lie in several files.
-fn verify_quantized(path: &Path, rules: Rules, tell: &mut dyn FnMut(VerifyEvent)) -> Outcome {
+fn verify_quantized(
+    path: &Path,
+    rules: Rules,
+    config: Option<&str>,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Outcome {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_shard = path.is_file() && name.contains("-of-") && name.ends_with(".safetensors");
     // What cannot be opened was told of already.
-    let Some(checkpoint) = Checkpoint::open(path, &options(rules))
+    let Some(mut checkpoint) = Checkpoint::open(path, &options(rules))
         .ok()
         .filter(|_| !is_shard)
     else {
         return Outcome::Fine;
     };
+    if let Some(config) = config {
+        checkpoint = checkpoint.with_quantization_config(config.to_owned());
+    }
     let Some(proof) = prove(path, &checkpoint, tell) else {
         return Outcome::Fine;
     };

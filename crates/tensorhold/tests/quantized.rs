@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use tensorhold::{
     Backend, Bounds, Checkpoint, Dequantize, DequantizeOptions, Dtype, Error, ErrorKind, Index,
-    OpenOptions, QuantLayout, QuantizedWeight, SaveOptions, Selection, TensorSpec,
+    OpenOptions, QuantLayout, QuantizedWeight, RewriteOptions, SaveOptions, Selection, TensorSpec,
     dequantize_checkpoint, shape_size_bytes,
 };
 use tensorhold_quant::dequantize;
@@ -353,8 +353,11 @@ fn a_checkpoint_is_written_as_numbers() {
         let folder = tempdir().unwrap();
         let target = folder.path().join("numbers.safetensors");
         let options = DequantizeOptions {
-            max_shard_bytes,
-            verify: true,
+            rewrite: RewriteOptions {
+                max_shard_bytes,
+                verify: true,
+                ..RewriteOptions::default()
+            },
             ..DequantizeOptions::default()
         };
         let (_, found) = written(&made, &target, &options);

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use tempfile::{TempDir, tempdir};
 use tensorhold::{
     Backend, Bounds, Checkpoint, Dequantize, DequantizeOptions, Dtype, Error, ErrorKind, Index,
-    OpenOptions, QuantLayout, Rules, SaveOptions, Selection, TensorSpec, VerifyEvent,
-    dequantize_checkpoint,
+    OpenOptions, QuantLayout, RewriteOptions, Rules, SaveOptions, Selection, TensorSpec,
+    VerifyEvent, dequantize_checkpoint,
 };
 use tensorhold_quant::cast;
 use tensorhold_quant::detect::SchemeName;
@@ -288,7 +288,10 @@ fn a_checkpoint_is_written_with_its_zeros() {
         let target = folder.path().join("numbers.safetensors");
         let options = DequantizeOptions {
             dtype: Some(Dtype::BF16),
-            verify: true,
+            rewrite: RewriteOptions {
+                verify: true,
+                ..RewriteOptions::default()
+            },
             ..DequantizeOptions::default()
         };
         dequantize_checkpoint(

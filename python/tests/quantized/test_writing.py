@@ -96,7 +96,8 @@ def test_weights_are_near_and_all_else_is_as_it_was(name: str, dtype: type, tmp_
         assert written[one].tobytes() == there[one].tobytes()
         assert written.info(one).dtype == there.info(one).dtype
     assert written.metadata == {"format": "pt"}
-    assert sorted(os.listdir("out")) == ["config.json", "model.safetensors"]
+    assert sorted(os.listdir("out")) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert done.copied == ["out/tokenizer.json"]
 
 
 def test_blocks_of_fp8_are_codes_times_scales(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ use crate::checkpoint::{Checkpoint, Tensor};
 pub enum Kept {
     /// It is not called `*.weight`.
     Name,
+    /// It has the weights of several experts, three dimensions of F32, BF16 or F16, which no format that is written has a place for.
+    Experts,
     /// It does not have two dimensions.
     Shape,
     /// It is no F32, BF16 or F16.
@@ -27,6 +29,7 @@ impl Kept {
     pub const fn reason(self) -> &'static str {
         match self {
             Kept::Name => "no `.weight`",
+            Kept::Experts => "the weights of several experts in one tensor",
             Kept::Shape => "not of two dimensions",
             Kept::Dtype => "no F32, BF16 or F16",
             Kept::Role => "an embedding, output layer, norm or router",
@@ -77,6 +80,9 @@ fn one(tensor: &Tensor<'_>, include: &Patterns, ignore: &Patterns) -> Result<Opt
 
 fn unfit(tensor: &Tensor<'_>) -> Option<Kept> {
     let info = tensor.info();
+    if has_experts(info.name, info.dtype, info.shape) {
+        return Some(Kept::Experts);
+    }
     if !info.name.ends_with(".weight") {
         return Some(Kept::Name);
     }
@@ -87,6 +93,14 @@ fn unfit(tensor: &Tensor<'_>) -> Option<Kept> {
         Dtype::F32 | Dtype::BF16 | Dtype::F16 => None,
         _ => Some(Kept::Dtype),
     }
+}
+
+/// Whether this holds the weights of several experts, as `experts.gate_up_proj` of Transformers 5 does.
+fn has_experts(name: &str, dtype: Dtype, shape: &[u64]) -> bool {
+    let is_float = matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16);
+    let is_stack = matches!(shape, [_, rows, columns] if *rows > 1 && *columns > 1);
+    let mut parts = name.split('.');
+    is_float && is_stack && parts.any(|part| part.contains("expert") || part.contains("moe"))
 }
 
 /// Whether a name is one of those that are left as they are in quantized models.
@@ -146,7 +160,26 @@ impl Patterns {
 
 #[cfg(test)]
 mod tests {
-    use super::has_role;
+    use tensorhold_core::Dtype;
+
+    use super::{has_experts, has_role};
+
+    #[test]
+    fn stacks_of_experts_are_told_from_biases_and_convolutions() {
+        let shape = [8, 64, 32];
+        for name in [
+            "model.layers.0.mlp.experts.gate_up_proj",
+            "model.layers.0.mlp.experts.down_proj",
+            "model.layers.0.block_sparse_moe.input_linear.weight",
+        ] {
+            assert!(has_experts(name, Dtype::BF16, &shape), "{name}");
+        }
+        let bias = "model.layers.0.mlp.experts.gate_up_proj_bias";
+        assert!(!has_experts(bias, Dtype::BF16, &shape[..2]));
+        let scales = "model.layers.0.mlp.experts.gate_up_proj_blocks";
+        assert!(!has_experts(scales, Dtype::U8, &shape));
+        assert!(!has_experts("encoder.conv1.weight", Dtype::BF16, &shape));
+    }
 
     #[test]
     fn layers_are_told_from_embeddings_heads_and_routers() {

@@ -1,9 +1,11 @@
 //! What weights can become, and the tensors that then hold one.
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
-use tensorhold_quant::codec::{BitOrder, FloatCode};
+use tensorhold_quant::codec::FloatCode;
 use tensorhold_quant::encode::{Code, Coding};
 use tensorhold_quant::scheme::Groups;
+
+use crate::rewrite::{Part, PartSpec, gptq_parts, gptq_unit, nvfp4_parts, packed_parts};
 
 /// What weights are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,29 +51,6 @@ pub enum IntLayout {
     Gptq,
 }
 
-/// A part of a quantized weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Codes,
-    Scales,
-    Zeros,
-    /// The second scale.
-    Global,
-    /// Outputs and inputs.
-    Shape,
-    /// The group of each input.
-    Index,
-}
-
-/// A tensor that holds a part.
-pub(super) struct PartSpec {
-    pub part: Part,
-    /// What its name ends in.
-    pub suffix: &'static str,
-    pub dtype: Dtype,
-    pub shape: Vec<u64>,
-}
-
 const NAMES: &[&str] = &[
     "fp8-tensor",
     "fp8-channel",
@@ -101,17 +80,7 @@ impl QuantizeScheme {
             Some(rest) => (IntLayout::Gptq, rest),
             None => (IntLayout::Packed, name),
         };
-        let is_int = rest.starts_with("int") && name != "int8-channel";
-        if group_size.is_some() && !is_int {
-            return Err(invalid(format!(
-                "`{name}` has no groups of a size to choose"
-            )));
-        }
-        if block.is_some() && name != "fp8-block" {
-            return Err(invalid(format!(
-                "`{name}` has no blocks of a size to choose"
-            )));
-        }
+        refuse_sizes(name, group_size, block)?;
         let [rows, columns] = block.unwrap_or([128, 128]);
         let scheme = match name {
             "fp8-tensor" => QuantizeScheme::Fp8Tensor,
@@ -245,21 +214,14 @@ impl QuantizeScheme {
             let message = format!("{columns} inputs are no whole groups of {group}");
             return Err(invalid(message).with_hint(hint));
         }
-        if let QuantizeScheme::Int {
-            bits,
-            layout: IntLayout::Gptq,
-            ..
-        } = self
-        {
-            let unit = if bits == 3 { 32 } else { u64::from(32 / bits) };
-            if !rows.is_multiple_of(unit) || !columns.is_multiple_of(unit) {
-                let message = format!(
-                    "{rows} outputs and {columns} inputs do not fill the words of GPTQ, which hold {unit} codes"
-                );
-                return Err(invalid(message).with_hint("leave the weight out with `ignore`"));
-            }
+        match self {
+            QuantizeScheme::Int {
+                bits,
+                layout: IntLayout::Gptq,
+                ..
+            } => check_words(bits, [rows, columns]),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The tensors of a weight of this shape.
@@ -280,69 +242,47 @@ impl QuantizeScheme {
             }
             Mxfp4 => vec![nibbles(), scale(Dtype::U8, &grid)],
             Mxfp8 => vec![floats(), scale(Dtype::U8, &grid)],
-            Nvfp4 => {
-                let global = PartSpec::new(Part::Global, "weight_global_scale", Dtype::F32, &[1]);
-                vec![nibbles(), scale(Dtype::F8_E4M3, &grid), global]
-            }
+            Nvfp4 => nvfp4_parts(shape, ["weight_packed", "weight_global_scale"], &[1]),
             Int {
-                layout: IntLayout::Bytes,
-                ..
-            } => {
-                let codes = PartSpec::new(Part::Codes, "weight", Dtype::I8, &shape);
-                vec![codes, scale(scales, &grid)]
-            }
-            Int {
-                layout: IntLayout::Packed,
                 bits,
                 symmetric,
+                layout,
                 ..
-            } => {
-                let words = |n| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
-                let packed = [rows, words(columns)?];
-                let zeros = [words(rows)?, grid[1]];
-                let zeros = PartSpec::new(Part::Zeros, "weight_zero_point", Dtype::I32, &zeros);
-                let mut parts = vec![
-                    PartSpec::new(Part::Codes, "weight_packed", Dtype::I32, &packed),
-                    scale(scales, &grid),
-                    PartSpec::new(Part::Shape, "weight_shape", Dtype::I64, &[2]),
-                ];
-                parts.extend((!symmetric).then_some(zeros));
-                parts
-            }
-            Int {
-                layout: IntLayout::Gptq,
-                bits,
-                ..
-            } => gptq_parts(bits, shape, grid[1], scales)?,
+            } => match layout {
+                IntLayout::Bytes => {
+                    let codes = PartSpec::new(Part::Codes, "weight", Dtype::I8, &shape);
+                    vec![codes, scale(scales, &grid)]
+                }
+                IntLayout::Packed => packed_parts(bits, shape, grid[1], scales, symmetric)?,
+                IntLayout::Gptq => gptq_parts(bits, shape, grid[1], scales)?,
+            },
         })
     }
 }
 
-impl PartSpec {
-    fn new(part: Part, suffix: &'static str, dtype: Dtype, shape: &[u64]) -> PartSpec {
-        PartSpec {
-            part,
-            suffix,
-            dtype,
-            shape: shape.to_vec(),
-        }
+/// Refuses weights that do not fill the words of GPTQ.
+fn check_words(bits: u32, [rows, columns]: [u64; 2]) -> Result<()> {
+    let unit = gptq_unit(bits);
+    if rows.is_multiple_of(unit) && columns.is_multiple_of(unit) {
+        return Ok(());
     }
+    let message = format!(
+        "{rows} outputs and {columns} inputs do not fill the words of GPTQ, which hold {unit} codes"
+    );
+    Err(invalid(message).with_hint("leave the weight out with `ignore`"))
 }
 
-fn gptq_parts(
-    bits: u32,
-    [rows, columns]: [u64; 2],
-    n_groups: u64,
-    scales: Dtype,
-) -> Result<Vec<PartSpec>> {
-    let words = |n| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
-    let (codes, zeros) = ([words(columns)?, rows], [n_groups, words(rows)?]);
-    Ok(vec![
-        PartSpec::new(Part::Codes, "qweight", Dtype::I32, &codes),
-        PartSpec::new(Part::Zeros, "qzeros", Dtype::I32, &zeros),
-        PartSpec::new(Part::Scales, "scales", scales, &[n_groups, rows]),
-        PartSpec::new(Part::Index, "g_idx", Dtype::I32, &[columns]),
-    ])
+/// Refuses a size that a scheme of this name does not have.
+fn refuse_sizes(name: &str, group_size: Option<u64>, block: Option<[u64; 2]>) -> Result<()> {
+    let rest = name.strip_prefix("gptq-").unwrap_or(name);
+    let has_groups = rest.starts_with("int") && name != "int8-channel";
+    let what = match (group_size, block) {
+        (Some(_), _) if !has_groups => "groups",
+        (_, Some(_)) if name != "fp8-block" => "blocks",
+        _ => return Ok(()),
+    };
+    let message = format!("`{name}` has no {what} of a size to choose");
+    Err(invalid(message))
 }
 
 /// `int4`, `int8-asym` and the like.

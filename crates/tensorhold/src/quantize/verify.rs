@@ -1,12 +1,11 @@
 //! What was written, read again: how far its weights are from those of the source.
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Result};
-use tensorhold_quant::dequantize;
-use tensorhold_quant::scheme::{Need, Recipe, Window};
+use tensorhold_core::{Error, ErrorKind, Result};
+use tensorhold_quant::scheme::Window;
 
-use super::stream::{Quantizer, Weight, as_numbers};
+use super::stream::Weight;
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::read::allocate;
+use crate::rewrite::{Makers, weights_of};
 
 /// How far the weights of a tensor are from those that they were made of.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -27,7 +26,7 @@ struct Sums {
 
 /// How far a weight is that `written` holds, as everyone finds it there.
 pub(super) fn error_of(
-    quantizer: &Quantizer,
+    makers: Makers,
     weight: &Weight<'_>,
     written: &Checkpoint,
 ) -> Result<WeightError> {
@@ -44,12 +43,13 @@ pub(super) fn error_of(
         .map(|(part, name)| Ok((&**part, written.tensor(name)?)));
     let found = parts.collect::<Result<Vec<(&str, Tensor<'_>)>>>()?;
     let work = |window: &Window| {
-        let ours = weights_of(recipe, window, &found)?;
+        let part = |name: &str| found.iter().find(|(part, _)| *part == name);
+        let ours = weights_of(recipe, window, |name| part(name).map(|(_, tensor)| tensor))?;
         let theirs = weight.read_exactly(window)?;
         Ok(sums(&ours, &theirs))
     };
     let mut all = Sums::default();
-    quantizer.in_order(&weight.windows(), &work, &mut |sums: Sums| {
+    makers.in_order(&weight.windows(), &work, &mut |sums: Sums| {
         all.join(&sums);
         Ok(())
     })?;
@@ -89,43 +89,4 @@ fn sums(ours: &[f32], theirs: &[f32]) -> Sums {
                 weights: sums.weights + theirs * theirs,
             }
         })
-}
-
-fn weights_of(recipe: &Recipe, window: &Window, parts: &[(&str, Tensor<'_>)]) -> Result<Vec<f32>> {
-    let needs = recipe.needs(window)?;
-    let bytes = needs.iter().map(|need| {
-        let part = parts.iter().find(|(suffix, _)| *suffix == need.part);
-        let (_, tensor) = part.ok_or_else(|| missing(need.part))?;
-        read_need(tensor, need)
-    });
-    let bytes = bytes.collect::<Result<Vec<Vec<u8>>>>()?;
-    let parts: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let n_weights = [&window.rows, &window.columns].map(|range| range.end - range.start);
-    let mut weights = allocate(n_weights[0] * n_weights[1] * 4)?;
-    dequantize(recipe, window, &parts, Dtype::F32, &mut weights)?;
-    as_numbers(Dtype::F32, &weights)
-}
-
-/// The bytes of the elements that are needed of a tensor, those side by side by one read.
-pub(crate) fn read_need(tensor: &Tensor<'_>, need: &Need) -> Result<Vec<u8>> {
-    let info = tensor.info();
-    let start = tensor.file().header().data_start() + info.offsets.start;
-    let mut bytes = allocate(need.size_bytes()?)?;
-    let mut rest = &mut bytes[..];
-    let mut stretches = need.stretches().peekable();
-    while let Some(mut stretch) = stretches.next() {
-        while let Some(next) = stretches.next_if(|next| next.start == stretch.end) {
-            stretch.end = next.end;
-        }
-        let (into, after) = rest.split_at_mut(usize::try_from(stretch.len()).unwrap_or(usize::MAX));
-        let read = tensor.file().source().read_at(start + stretch.start, into);
-        read.map_err(|error| tensor.file().blame(&info, error))?;
-        rest = after;
-    }
-    Ok(bytes)
-}
-
-fn missing(part: &str) -> Error {
-    let message = format!("part `{part}` is needed, and is not there");
-    Error::new(ErrorKind::TensorNotFound, message)
 }

@@ -1,11 +1,14 @@
 //! Threads that share work out: each takes the next unit that nobody has taken.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+#[cfg(all(test, loom))]
+mod model;
+
+use std::sync::PoisonError;
 use std::thread;
 
 use tensorhold_core::{Error, Result};
-use tensorhold_io::check_interrupt;
+
+use crate::transfer::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, check_interrupt, lock};
 
 /// Units of work that are taken in their order, until one fails.
 struct Queue {
@@ -16,6 +19,15 @@ struct Queue {
 }
 
 impl Queue {
+    fn new(n_units: usize) -> Queue {
+        Queue {
+            next: AtomicUsize::new(0),
+            n_units,
+            is_over: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
     fn take(&self) -> Option<usize> {
         if self.is_over.load(Ordering::Relaxed) {
             return None;
@@ -27,8 +39,7 @@ impl Queue {
     /// Ends the work; what failed first is kept.
     fn fail(&self, error: Error) {
         self.is_over.store(true, Ordering::Relaxed);
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        lock(&self.failure).get_or_insert(error);
     }
 
     fn done(self) -> Result<()> {
@@ -52,12 +63,7 @@ pub(super) fn share_out<R>(
     work: impl Fn(usize, &mut R) -> Result<()> + Sync,
     after: &mut dyn FnMut() -> Result<()>,
 ) -> Result<()> {
-    let queue = Queue {
-        next: AtomicUsize::new(0),
-        n_units,
-        is_over: AtomicBool::new(false),
-        failure: Mutex::new(None),
-    };
+    let queue = Queue::new(n_units);
     let help = |after: &mut dyn FnMut() -> Result<()>| {
         let mut room = room();
         while let Some(unit) = queue.take() {

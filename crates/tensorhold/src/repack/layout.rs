@@ -2,11 +2,11 @@
 
 use serde_json::{Value as Json, json};
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
-use tensorhold_quant::codec::BitOrder;
 use tensorhold_quant::scheme::Effect;
 
 use super::source::{Kind, Origin};
 use crate::quantize::{IntLayout, QuantizeScheme, quantization_config};
+use crate::rewrite::{Part, PartSpec, gptq_parts, gptq_unit, nvfp4_parts, packed_parts};
 
 /// What weights are repacked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,41 +26,6 @@ pub enum RepackLayout {
 use RepackLayout::*;
 
 const ALL: [RepackLayout; 5] = [Gptq, Awq, PackQuantized, Nvfp4, ModeloptNvfp4];
-
-/// A part of a repacked weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Codes,
-    Scales,
-    Zeros,
-    /// Outputs and inputs.
-    Shape,
-    /// The group of each input.
-    Index,
-    /// The second scale.
-    Global,
-    /// The scale of inputs.
-    Input,
-}
-
-/// A tensor that holds a part.
-pub(super) struct PartSpec {
-    pub part: Part,
-    pub suffix: &'static str,
-    pub dtype: Dtype,
-    pub shape: Vec<u64>,
-}
-
-impl PartSpec {
-    fn new(part: Part, suffix: &'static str, dtype: Dtype, shape: &[u64]) -> PartSpec {
-        PartSpec {
-            part,
-            suffix,
-            dtype,
-            shape: shape.to_vec(),
-        }
-    }
-}
 
 impl RepackLayout {
     /// The layout that is called so: `gptq`, `awq`, `pack-quantized`, `nvfp4-pack-quantized` or `modelopt-nvfp4`.
@@ -107,45 +72,50 @@ impl RepackLayout {
 
     /// Refuses a weight that it cannot hold.
     pub(super) fn check(self, origin: &Origin<'_>) -> Result<()> {
-        let [rows, columns] = origin.shape;
-        let refuse = |why: String| {
-            Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("{} cannot hold {why}", self.name()),
-            ))
-        };
-        let (bits, group_size) = match (self, origin.kind) {
-            (Nvfp4 | ModeloptNvfp4, Kind::Nvfp4 { .. }) => return Ok(()),
+        let why = match (self, origin.kind) {
+            (Nvfp4 | ModeloptNvfp4, Kind::Nvfp4 { .. }) => None,
+            (Nvfp4 | ModeloptNvfp4, Kind::Int { .. }) => Some("integers".to_owned()),
+            (_, Kind::Nvfp4 { .. }) => Some("NVFP4".to_owned()),
             (
-                Gptq | Awq | PackQuantized,
+                _,
                 Kind::Int {
                     bits, group_size, ..
                 },
-            ) => (bits, group_size),
-            (_, Kind::Nvfp4 { .. }) => return refuse("NVFP4".to_owned()),
-            _ => return refuse("integers".to_owned()),
+            ) => self.lacks(origin, bits, group_size),
         };
+        match why {
+            None => Ok(()),
+            Some(why) => {
+                let message = format!("{} cannot hold {why}", self.name());
+                Err(Error::new(ErrorKind::Unsupported, message))
+            }
+        }
+    }
+
+    /// What of a weight of integers it cannot hold.
+    fn lacks(self, origin: &Origin<'_>, bits: u32, group_size: u64) -> Option<String> {
+        let [rows, columns] = origin.shape;
         let unit = |codes: u64| !rows.is_multiple_of(codes) || !columns.is_multiple_of(codes);
-        let size = format!("{rows} outputs and {columns} inputs");
-        match self {
+        let why = match self {
             Gptq if !matches!(bits, 2 | 3 | 4 | 8) => {
-                refuse(format!("integers of {bits} bits in its version 2"))
+                format!("integers of {bits} bits in its version 2")
             }
-            Gptq if unit(if bits == 3 { 32 } else { (32 / bits).into() }) => {
-                refuse(format!("{size}, which do not fill its words"))
+            Gptq if unit(gptq_unit(bits)) => {
+                format!("{rows} outputs and {columns} inputs, which do not fill its words")
             }
-            Awq if bits != 4 => refuse(format!("integers of {bits} bits, only of 4")),
+            Awq if bits != 4 => format!("integers of {bits} bits, only of 4"),
             Awq if !rows.is_multiple_of(8) => {
-                refuse(format!("{rows} outputs, which do not fill its words"))
+                format!("{rows} outputs, which do not fill its words")
             }
             Awq | PackQuantized if origin.index.is_some() => {
-                refuse("groups of inputs that do not follow one another (`desc_act`)".to_owned())
+                "groups of inputs that do not follow one another (`desc_act`)".to_owned()
             }
-            Awq | PackQuantized if !columns.is_multiple_of(group_size) => refuse(format!(
-                "{columns} inputs in groups of {group_size}, the last of which is not full"
-            )),
-            _ => Ok(()),
-        }
+            Awq | PackQuantized if !columns.is_multiple_of(group_size) => {
+                format!("{columns} inputs in groups of {group_size}, the last of which is not full")
+            }
+            _ => return None,
+        };
+        Some(why)
     }
 
     /// The tensors of a weight. `symmetric` is whether no weight of the checkpoint has zeros of its own.
@@ -161,48 +131,31 @@ impl RepackLayout {
             return Ok(self.float_parts(origin.shape, origin.has_input()));
         };
         let n_groups = columns.div_ceil(group_size.max(1));
-        let words = |n: u64| Ok::<u64, Error>(BitOrder::lsb_words(bits)?.size_bytes(n)? / 4);
-        let int = |part, suffix, shape: &[u64]| PartSpec::new(part, suffix, Dtype::I32, shape);
-        let scale = |suffix, shape: &[u64]| PartSpec::new(Part::Scales, suffix, scales, shape);
-        Ok(match self {
-            Gptq => vec![
-                int(Part::Codes, "qweight", &[words(columns)?, rows]),
-                int(Part::Zeros, "qzeros", &[n_groups, words(rows)?]),
-                scale("scales", &[n_groups, rows]),
-                int(Part::Index, "g_idx", &[columns]),
-            ],
-            Awq => vec![
-                int(Part::Codes, "qweight", &[columns, rows / 8]),
-                int(Part::Zeros, "qzeros", &[n_groups, rows / 8]),
-                scale("scales", &[n_groups, rows]),
-            ],
-            _ => {
-                let zeros = int(Part::Zeros, "weight_zero_point", &[words(rows)?, n_groups]);
-                let mut parts = vec![
-                    int(Part::Codes, "weight_packed", &[rows, words(columns)?]),
-                    scale("weight_scale", &[rows, n_groups]),
-                    PartSpec::new(Part::Shape, "weight_shape", Dtype::I64, &[2]),
-                ];
-                parts.extend((!symmetric).then_some(zeros));
-                parts
+        match self {
+            Gptq => gptq_parts(bits, origin.shape, n_groups, scales),
+            Awq => {
+                let int =
+                    |part, suffix, shape: &[u64]| PartSpec::new(part, suffix, Dtype::I32, shape);
+                Ok(vec![
+                    int(Part::Codes, "qweight", &[columns, rows / 8]),
+                    int(Part::Zeros, "qzeros", &[n_groups, rows / 8]),
+                    PartSpec::new(Part::Scales, "scales", scales, &[n_groups, rows]),
+                ])
             }
-        })
+            _ => packed_parts(bits, origin.shape, n_groups, scales, symmetric),
+        }
     }
 
-    fn float_parts(self, [rows, columns]: [u64; 2], has_input: bool) -> Vec<PartSpec> {
-        let ([codes, global, input], scalar): (_, &[u64]) = match self {
+    fn float_parts(self, shape: [u64; 2], has_input: bool) -> Vec<PartSpec> {
+        let (names, input, scalar): (_, _, &[u64]) = match self {
             Nvfp4 => (
-                ["weight_packed", "weight_global_scale", "input_global_scale"],
+                ["weight_packed", "weight_global_scale"],
+                "input_global_scale",
                 &[1],
             ),
-            _ => (["weight", "weight_scale_2", "input_scale"], &[]),
+            _ => (["weight", "weight_scale_2"], "input_scale", &[]),
         };
-        let (halves, grid) = ([rows, columns.div_ceil(2)], [rows, columns.div_ceil(16)]);
-        let mut parts = vec![
-            PartSpec::new(Part::Codes, codes, Dtype::U8, &halves),
-            PartSpec::new(Part::Scales, "weight_scale", Dtype::F8_E4M3, &grid),
-            PartSpec::new(Part::Global, global, Dtype::F32, scalar),
-        ];
+        let mut parts = nvfp4_parts(shape, names, scalar);
         parts.extend(has_input.then(|| PartSpec::new(Part::Input, input, Dtype::F32, scalar)));
         parts
     }
@@ -237,19 +190,21 @@ impl RepackLayout {
                 }
                 config
             }
-            ModeloptNvfp4 => {
-                let floats =
-                    json!({ "num_bits": 4, "type": "float", "dynamic": false, "group_size": 16 });
-                let mut group = json!({ "targets": ["Linear"], "weights": floats });
-                if all.has_inputs {
-                    group["input_activations"] = floats;
-                }
-                json!({
-                    "quant_method": "modelopt", "quant_algo": "NVFP4", "config_groups": { "group_0": group }, "ignore": ignored,
-                })
-            }
+            ModeloptNvfp4 => modelopt(all, ignored),
         }
     }
+}
+
+/// What modelopt says of NVFP4.
+fn modelopt(all: &Common, ignored: &[String]) -> Json {
+    let floats = json!({ "num_bits": 4, "type": "float", "dynamic": false, "group_size": 16 });
+    let mut group = json!({ "targets": ["Linear"], "weights": floats });
+    if all.has_inputs {
+        group["input_activations"] = floats;
+    }
+    json!({
+        "quant_method": "modelopt", "quant_algo": "NVFP4", "config_groups": { "group_0": group }, "ignore": ignored,
+    })
 }
 
 /// What all weights of a checkpoint have in common.

@@ -1,19 +1,17 @@
 //! Weights of two layouts beside each other.
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Result};
-use tensorhold_quant::dequantize;
+use tensorhold_core::{Error, ErrorKind, Result};
 use tensorhold_quant::scheme::Window;
 
 use super::source::Origin;
-use crate::quantize::{Quantizer, as_numbers, read_need, size};
-use crate::read::allocate;
+use crate::rewrite::{Makers, weights_of};
 
 /// Where a scale is the nearest to a reciprocal, a product is off by two roundings.
 const TWO_PLACES: f32 = 1.0 / (1 << 22) as f32;
 
 /// Refuses two weights that are not the same, bit for bit or, where `may_round`, but for the last place.
 pub(super) fn prove(
-    crew: &Quantizer,
+    makers: Makers,
     theirs: &Origin<'_>,
     ours: &Origin<'_>,
     windows: &[Window],
@@ -30,23 +28,14 @@ pub(super) fn prove(
         };
         Ok(theirs.iter().zip(&ours).all(same))
     };
-    crew.in_order(windows, &work, &mut |is_same| match is_same {
+    makers.in_order(windows, &work, &mut |is_same| match is_same {
         true => Ok(()),
         false => Err(differs(theirs.name)),
     })
 }
 
 fn weights(origin: &Origin<'_>, window: &Window) -> Result<Vec<f32>> {
-    let needs = origin.recipe.needs(window)?;
-    let bytes = needs.iter().map(|need| {
-        let tensor = origin.part(need.part).ok_or_else(|| differs(origin.name))?;
-        read_need(tensor, need)
-    });
-    let bytes = bytes.collect::<Result<Vec<Vec<u8>>>>()?;
-    let parts: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-    let mut weights = allocate((size(&window.rows) * size(&window.columns) * 4) as u64)?;
-    dequantize(origin.recipe, window, &parts, Dtype::F32, &mut weights)?;
-    as_numbers(Dtype::F32, &weights)
+    weights_of(origin.recipe, window, |part| origin.part(part))
 }
 
 pub(super) fn differs(name: &str) -> Error {

@@ -12,8 +12,8 @@ use tensorhold_quant::scheme::{
 };
 
 use crate::checkpoint::{Checkpoint, Tensor};
-use crate::quantize::{as_numbers, range_index, read_need, size, transposed};
 use crate::read::{allocate, read_selection};
+use crate::rewrite::{as_numbers, range_index, read_at, read_need, size, turned};
 
 /// Rows whose zeros are looked at together, which no word has others of.
 const ROWS_OF_ZEROS: usize = 4096;
@@ -71,14 +71,19 @@ impl<'a> Origin<'a> {
         }
         origin.shape = [rows, columns];
         origin.index = origin.read_index()?;
-        origin.kind = match recipe.value {
-            Value::Unsigned => origin.integers()?,
-            Value::Float(FloatCode::E2m1) => origin.nvfp4()?,
+        origin.kind = origin.find_kind(weight)?;
+        Ok(origin)
+    }
+
+    fn find_kind(&self, weight: &QuantizedWeight) -> Result<Kind> {
+        let kind = match self.recipe.value {
+            Value::Unsigned => self.integers()?,
+            Value::Float(FloatCode::E2m1) => self.nvfp4()?,
             _ => return Err(refused(format!("codes of `{}`", weight.scheme))),
         };
-        match weight.parts.keys().find(|part| !origin.is_known(part)) {
+        match weight.parts.keys().find(|part| !self.is_known(part)) {
             Some(part) => Err(refused(format!("a part `{part}`"))),
-            None => Ok(origin),
+            None => Ok(kind),
         }
     }
 
@@ -166,25 +171,12 @@ impl<'a> Origin<'a> {
 
     fn integers(&self) -> Result<Kind> {
         let Recipe {
-            scales,
             groups,
             zeros,
-            global,
             codes,
             ..
         } = self.recipe;
-        let (Number::Float(dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)), Change::None, None) =
-            (scales.number, &scales.change, global)
-        else {
-            return Err(refused("scales that are no F32, F16 or BF16".to_owned()));
-        };
-        let [_, rows, columns] = codes.size;
-        if groups.rows != 1
-            || scales.stored.size[1] != rows
-            || scales.stored.entries != Entries::Elements
-        {
-            return Err(refused("scales that several outputs share".to_owned()));
-        }
+        let scales = self.scales_of_groups()?;
         let bits = match codes.entries {
             Entries::Packed(packed) => packed.order.width_bits(),
             _ => 8,
@@ -197,10 +189,34 @@ impl<'a> Origin<'a> {
         };
         Ok(Kind::Int {
             bits,
-            group_size: groups.columns.min(columns),
+            group_size: groups.columns.min(codes.size[2]),
             symmetric,
-            scales: dtype,
+            scales,
         })
+    }
+
+    /// The type of scales that each output has its own of.
+    fn scales_of_groups(&self) -> Result<Dtype> {
+        let Recipe {
+            scales,
+            groups,
+            global,
+            codes,
+            ..
+        } = self.recipe;
+        let (Number::Float(dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)), Change::None, None) =
+            (scales.number, &scales.change, global)
+        else {
+            return Err(refused("scales that are no F32, F16 or BF16".to_owned()));
+        };
+        let stored = &scales.stored;
+        match groups.rows == 1
+            && stored.size[1] == codes.size[1]
+            && stored.entries == Entries::Elements
+        {
+            true => Ok(dtype),
+            false => Err(refused("scales that several outputs share".to_owned())),
+        }
     }
 
     /// Whether the zero of every group is this.
@@ -324,29 +340,16 @@ impl<'a> Origin<'a> {
         if stored.entries == Entries::Tiles {
             return tiled(tensor, stored, rows, groups);
         }
-        let (first, second) = match stored.lines {
-            Axis::Rows => (groups, rows),
-            Axis::Columns => (rows, groups),
-        };
-        let info = tensor.info();
-        let [_, rows_there, groups_there] = stored.size;
-        let shape = match stored.lines {
-            Axis::Rows => [groups_there, rows_there],
-            Axis::Columns => [rows_there, groups_there],
-        };
-        let selection = Selection::resolve(
-            info.dtype,
-            &shape,
-            &[range_index(first), range_index(second)],
-            Bounds::Clamped,
-        )?;
-        let mut bytes = allocate(selection.size_bytes())?;
-        read_selection(tensor, &selection, &mut bytes)?;
-        Ok(match (stored.lines, info.dtype.width_bytes()) {
-            (Axis::Columns, _) => bytes,
-            (_, Some(4)) => turned::<4>(&bytes, size(groups), size(rows)),
-            (_, Some(2)) => turned::<2>(&bytes, size(groups), size(rows)),
-            _ => turned::<1>(&bytes, size(groups), size(rows)),
+        let [_, n_rows, n_groups] = stored.size;
+        if stored.lines == Axis::Columns {
+            return elements(tensor, [n_rows, n_groups], [rows, groups]);
+        }
+        let bytes = elements(tensor, [n_groups, n_rows], [groups, rows])?;
+        let (n_groups, n_rows) = (size(groups), size(rows));
+        Ok(match tensor.info().dtype.width_bytes() {
+            Some(4) => turned::<4>(&bytes, n_groups, n_rows),
+            Some(2) => turned::<2>(&bytes, n_groups, n_rows),
+            _ => turned::<1>(&bytes, n_groups, n_rows),
         })
     }
 
@@ -397,6 +400,15 @@ fn as_themselves(codes: &Stored) -> Recipe {
     }
 }
 
+/// The bytes of a part of a tensor that is a matrix of this shape.
+fn elements(tensor: &Tensor<'_>, shape: [u64; 2], part: [&Range<u64>; 2]) -> Result<Vec<u8>> {
+    let index = part.map(range_index);
+    let selection = Selection::resolve(tensor.info().dtype, &shape, &index, Bounds::Clamped)?;
+    let mut bytes = allocate(selection.size_bytes())?;
+    read_selection(tensor, &selection, &mut bytes)?;
+    Ok(bytes)
+}
+
 /// Scales in tiles; rows begin where tiles do.
 fn tiled(
     tensor: &Tensor<'_>,
@@ -408,11 +420,8 @@ fn tiled(
     let tiles = BlockedScales::new(rows.end - rows.start, n_groups)?;
     let before = BlockedScales::new(rows.start, n_groups)?.size_bytes();
     debug_assert!(rows.start.is_multiple_of(TILE_ROWS));
-    let info = tensor.info();
     let mut bytes = allocate(tiles.size_bytes())?;
-    let start = tensor.file().header().data_start() + info.offsets.start + before;
-    let read = tensor.file().source().read_at(start, &mut bytes);
-    read.map_err(|error| tensor.file().blame(&info, error))?;
+    read_at(tensor, before, &mut bytes)?;
     let place = |row, group| {
         tiles
             .offset(row, group)
@@ -424,11 +433,6 @@ fn tiled(
         .flat_map(|row| groups.clone().map(move |group| (row, group)))
         .map(|(row, group)| bytes[place(row, group)])
         .collect())
-}
-
-/// A matrix of elements of so many bytes turned round.
-pub(super) fn turned<const WIDTH: usize>(bytes: &[u8], n_rows: usize, n_columns: usize) -> Vec<u8> {
-    transposed(bytes.as_chunks::<WIDTH>().0, n_rows, n_columns).into_flattened()
 }
 
 pub(super) fn refused(what: String) -> Error {

@@ -1,9 +1,15 @@
 //! The primitives that threads meet at, so that a model checker can stand in for them.
 
 #[cfg(loom)]
-pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 #[cfg(not(loom))]
-pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use std::sync::PoisonError;
 
@@ -14,24 +20,24 @@ use tensorhold_core::Result;
 const INTERRUPT_CHECK: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The guard of `mutex`; its state is whole whenever the lock is let go, so a panic elsewhere is no reason to stop.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until `condvar` is rung, or a while.
 #[cfg(not(loom))]
-pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     let waited = condvar.wait_timeout(guard, INTERRUPT_CHECK);
     waited.unwrap_or_else(PoisonError::into_inner).0
 }
 
 #[cfg(loom)]
-pub(super) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the process is to end.
-pub(super) fn check_interrupt() -> Result<()> {
+pub(crate) fn check_interrupt() -> Result<()> {
     #[cfg(loom)]
     return Ok(());
     #[cfg(not(loom))]

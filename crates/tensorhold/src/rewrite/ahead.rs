@@ -5,14 +5,77 @@
 //! taker:  waits for the number that is next
 //! ```
 
+#[cfg(all(test, loom))]
+mod model;
+
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::num::NonZero;
 use std::thread;
 
 use tensorhold_core::{Error, ErrorKind, Result};
 
+use crate::transfer::sync::{self, Condvar, Mutex, MutexGuard, check_interrupt};
+
+/// More threads than this wait for memory, and a disk takes less than a few make.
+const MAX_THREADS: usize = 8;
+/// So many things are made ahead of the one that is taken, for each thread.
+const N_AHEAD: usize = 2;
+
+/// The threads that make what is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Makers {
+    n_threads: usize,
+}
+
+impl Makers {
+    /// So many threads, or as many as the machine has, and never more than are of use.
+    pub fn new(n_threads: Option<usize>) -> Makers {
+        let there = thread::available_parallelism().map_or(1, NonZero::get);
+        let n_threads = n_threads.unwrap_or(there).clamp(1, MAX_THREADS);
+        Makers { n_threads }
+    }
+
+    /// Has them make so many things while `take` takes these, each in `room` of its thread's own.
+    ///
+    /// # Errors
+    /// Those of `take`; `NoMemory` where the system gives not one thread.
+    pub fn ahead<T: Send, R, S>(
+        self,
+        n_things: usize,
+        room: impl Fn() -> R + Sync,
+        make: impl Fn(usize, &mut R) -> Result<T> + Sync,
+        take: impl FnOnce(&Ahead<T>) -> Result<S>,
+    ) -> Result<S> {
+        let ahead = Ahead::new(n_things, N_AHEAD * self.n_threads);
+        ahead.while_making(self.n_threads.min(n_things), room, make, || take(&ahead))
+    }
+
+    /// Does `work` for each unit, some at once, and hands what comes of it to `put` in their order.
+    ///
+    /// # Errors
+    /// Those of `work` and `put`.
+    pub fn in_order<U: Sync, T: Send>(
+        self,
+        units: &[U],
+        work: &(dyn Fn(&U) -> Result<T> + Sync),
+        put: &mut dyn FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        if self.n_threads == 1 || units.len() < 2 {
+            return units.iter().try_for_each(|unit| {
+                check_interrupt()?;
+                put(work(unit)?)
+            });
+        }
+        let make = |number: usize, (): &mut ()| work(&units[number]);
+        let room = || ();
+        self.ahead(units.len(), room, make, |ahead| {
+            units.iter().try_for_each(|_| put(ahead.next()?))
+        })
+    }
+}
+
 /// Things by their numbers, made by some threads and taken by one.
-pub(super) struct Ahead<T> {
+pub(crate) struct Ahead<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
     n_things: usize,
@@ -28,7 +91,7 @@ struct State<T> {
 }
 
 impl<T: Send> Ahead<T> {
-    pub fn new(n_things: usize, n_ahead: usize) -> Ahead<T> {
+    fn new(n_things: usize, n_ahead: usize) -> Ahead<T> {
         Ahead {
             state: Mutex::new(State {
                 next_to_make: 0,
@@ -43,31 +106,20 @@ impl<T: Send> Ahead<T> {
     }
 
     /// Has `n_threads` threads make things while `take` takes them with [`next`](Ahead::next); ends them when it returns.
-    ///
-    /// # Errors
-    /// Those of `take`; `NoMemory` where the system gives not one thread.
-    pub fn while_making<R, S>(
+    fn while_making<R, S>(
         &self,
         n_threads: usize,
         room: impl Fn() -> R + Sync,
         make: impl Fn(usize, &mut R) -> Result<T> + Sync,
         take: impl FnOnce() -> Result<S>,
     ) -> Result<S> {
-        let work = || {
-            let _over = Over(self);
-            let mut room = room();
-            while let Some(number) = self.number() {
-                let made = make(number, &mut room);
-                self.state().made.insert(number, made);
-                self.changed.notify_all();
-            }
-        };
+        let work = || self.make_all(room(), &make);
         thread::scope(|scope| {
             let _over = Over(self);
             for number in 0..n_threads.max(1) {
                 let thread = thread::Builder::new().name("tensorhold".to_owned());
                 if thread.spawn_scoped(scope, work).is_err() && number == 0 {
-                    let message = "the system has no thread to make numbers in";
+                    let message = "the system has no thread to work in";
                     return Err(Error::new(ErrorKind::NoMemory, message));
                 }
             }
@@ -75,14 +127,25 @@ impl<T: Send> Ahead<T> {
         })
     }
 
+    /// Makes what no other thread makes, until there is no more.
+    fn make_all<R>(&self, mut room: R, make: &impl Fn(usize, &mut R) -> Result<T>) {
+        let _over = Over(self);
+        while let Some(number) = self.number() {
+            let made = make(number, &mut room);
+            self.state().made.insert(number, made);
+            self.changed.notify_all();
+        }
+    }
+
     /// The next thing.
     ///
     /// # Errors
-    /// That of making it.
+    /// That of making it, and that of a signal meanwhile.
     ///
     /// # Panics
     /// If all were taken.
     pub fn next(&self) -> Result<T> {
+        check_interrupt()?;
         let mut state = self.state();
         assert!(state.next_to_take < self.n_things, "there is a next one");
         loop {
@@ -94,10 +157,11 @@ impl<T: Send> Ahead<T> {
                 return made;
             }
             if state.is_over {
-                let message = "a thread that was making numbers came to a sudden end";
+                let message = "a thread that was at work came to a sudden end";
                 return Err(Error::new(ErrorKind::Io, message));
             }
-            state = self.wait(state);
+            check_interrupt()?;
+            state = sync::wait(&self.changed, state);
         }
     }
 
@@ -112,17 +176,12 @@ impl<T: Send> Ahead<T> {
                 state.next_to_make += 1;
                 return Some(state.next_to_make - 1);
             }
-            state = self.wait(state);
+            state = sync::wait(&self.changed, state);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'s>(&self, state: MutexGuard<'s, State<T>>) -> MutexGuard<'s, State<T>> {
-        let waited = self.changed.wait(state);
-        waited.unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.state)
     }
 }
 
