@@ -246,16 +246,23 @@ impl NarrowTensor {
     /// where there are any.
     fn run(&self) -> (usize, usize) {
         let line = self.shape.last().copied().unwrap_or(1);
-        let fills = (line % 8 * u64::from(self.dtype.width_bits())).is_multiple_of(8);
-        let (codes, bytes) = match fills {
-            true => (self.n_values(), self.size_bytes()),
-            false => (line, self.stored_shape[self.stored_shape.len() - 1]),
+        let (codes, bytes) = match self.padding() {
+            None => (self.n_values(), self.size_bytes()),
+            Some((line_bytes, _)) => (line, line_bytes),
         };
         let within = "they are no more than those in memory";
         (
             usize::try_from(codes).expect(within),
             usize::try_from(bytes).expect(within),
         )
+    }
+
+    /// The bytes of a line, and the bits of its last byte that are behind its integers; `None` where lines fill their bytes.
+    pub(crate) fn padding(&self) -> Option<(u64, u8)> {
+        let line = self.shape.last().copied().unwrap_or(1);
+        let used_bits = line % 8 * u64::from(self.dtype.width_bits()) % 8;
+        let line_bytes = *self.stored_shape.last()?;
+        (used_bits > 0).then_some((line_bytes, 0xff << used_bits))
     }
 
     fn piece_bytes(&self) -> usize {

@@ -1,20 +1,20 @@
 //! Says of each file whether it is what it must be.
 //!
 //! Beyond what opening a file checks, the strict rules look into the data: every BOOL is 0 or 1, the file cannot be
-//! taken for a zip archive or for a pickle that runs something, and what the metadata says of integers narrower than a byte fits
-//! their tensors. Of an index, the shards, the tensors in them and the total size are checked.
+//! taken for a zip archive or for a pickle that runs something, and integers narrower than a byte fit what the metadata says of
+//! them, with zeros behind each line. Of an index, the shards, the tensors in them and the total size are checked.
 
 mod pickle;
+mod values;
 mod zip;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result, Rules, ShardIndex, Source};
+use tensorhold_core::{Error, ErrorKind, Result, Rules, ShardIndex, Source};
 
-use crate::checkpoint::{Checkpoint, Tensor, read_index};
+use crate::checkpoint::{Checkpoint, read_index};
 use crate::file::{Backend, OpenOptions};
-use crate::pieces::Pieces;
 use crate::quantized::{Proof, prove};
 use crate::subbyte;
 
@@ -221,7 +221,8 @@ pub(crate) fn verify_file(
             refuse_pickle(file.source())?;
             subbyte::check(file.header())?;
         }
-        check_bools(&checkpoint, tell)?;
+        values::check_bools(&checkpoint, tell)?;
+        values::check_padding(&checkpoint, tell)?;
     }
     Ok(Holding::of(&checkpoint))
 }
@@ -270,32 +271,4 @@ fn refuse_pickle(source: &dyn Source) -> Result<()> {
     Err(Error::new(ErrorKind::Forbidden, message)
         .with_bytes(range)
         .with_hint(TWO_THINGS))
-}
-
-fn check_bools(checkpoint: &Checkpoint, tell: &mut dyn FnMut(VerifyEvent)) -> Result<()> {
-    let mut pieces = Pieces::default();
-    for tensor in checkpoint
-        .tensors()
-        .filter(|tensor| tensor.info().dtype == Dtype::BOOL)
-    {
-        let mut offset = 0;
-        while offset < tensor.info().size_bytes() {
-            let piece = pieces.read(&tensor, offset)?;
-            if let Some(at) = piece.iter().position(|byte| *byte > 1) {
-                return Err(not_a_bool(&tensor, offset + at as u64, piece[at]));
-            }
-            offset += piece.len() as u64;
-            tell(VerifyEvent::Read(piece.len() as u64));
-        }
-    }
-    Ok(())
-}
-
-fn not_a_bool(tensor: &Tensor<'_>, element: u64, byte: u8) -> Error {
-    let info = tensor.info();
-    let position = tensor.file().header().data_start() + info.offsets.start + element;
-    let message = format!("element {element} of a BOOL tensor is {byte}, neither 0 nor 1");
-    Error::new(ErrorKind::Forbidden, message)
-        .with_tensor(info.name)
-        .with_bytes(ByteRange::new(position, position + 1))
 }

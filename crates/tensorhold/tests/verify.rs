@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tensorhold::{
-    Dtype, ErrorKind, Outcome, Rules, SaveOptions, ShardIndex, TensorSpec, Verdict, VerifyEvent,
-    save_file, save_shards, verify,
+    Dtype, ErrorKind, NarrowInt, NarrowTensor, Outcome, Rules, SaveOptions, ShardIndex, TensorSpec,
+    Verdict, VerifyEvent, save_file, save_shards, verify,
 };
 use toml_edit::DocumentMut;
 
@@ -267,4 +267,87 @@ fn the_bytes_of_bool_tensors_and_no_others_are_read() {
         }
     });
     assert_eq!((outcome, n_read), (Outcome::Fine, 3 << 20));
+}
+
+/// A file with one tensor of `I3` of the shape `[3, 3]`, each line of which ends in `behind` behind its integers.
+fn narrow(path: &Path, behind: u8) {
+    let stored = NarrowTensor::new(NarrowInt::from_name("I3").unwrap(), &[3, 3]).unwrap();
+    let tensors = [TensorSpec {
+        name: "codes",
+        dtype: Dtype::U8,
+        shape: stored.stored_shape(),
+    }];
+    let (key, description) = (NarrowTensor::key("codes"), stored.description());
+    let metadata = [(&*key, &*description)];
+    let lines = [[0xff, 0x01], [0x49, 0x00], [0x00, behind | 0x01]];
+    let bytes = |_| Ok(lines.as_flattened().to_vec().into());
+    save_file(
+        path,
+        &tensors,
+        Some(&metadata),
+        &SaveOptions::default(),
+        bytes,
+    )
+    .unwrap();
+}
+
+#[test]
+fn bits_behind_the_integers_of_a_line_are_told_with_their_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("narrow.safetensors");
+    narrow(&path, 0);
+    assert_eq!(summary(&path, Rules::Strict).0, Outcome::Fine);
+
+    narrow(&path, 0x20);
+    let (outcome, verdicts) = verdicts(&path, Rules::Strict);
+    let error = verdicts.into_iter().next().unwrap().found.unwrap_err();
+    assert_eq!(
+        (outcome, error.kind()),
+        (Outcome::Wrong, ErrorKind::Forbidden)
+    );
+    let end = fs::metadata(&path).unwrap().len();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}: byte 5 is 0x21, but its bits from 1 on are behind the last I3 of line 2 and must be 0 \
+             (tensor `codes`, bytes {}..{end})\n\
+             hint: readers pass over these bits; save the tensor anew to clear them",
+            path.display(),
+            end - 1
+        )
+    );
+    assert_eq!(summary(&path, Rules::Compatible).0, Outcome::Fine);
+}
+
+#[test]
+fn lines_longer_than_what_is_read_at_once_are_looked_at_to_their_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.safetensors");
+    let line = 3 << 20;
+    let stored =
+        NarrowTensor::new(NarrowInt::from_name("U1").unwrap(), &[2, line * 8 - 1]).unwrap();
+    let tensors = [TensorSpec {
+        name: "mask",
+        dtype: Dtype::U8,
+        shape: stored.stored_shape(),
+    }];
+    let (key, description) = (NarrowTensor::key("mask"), stored.description());
+    let metadata = [(&*key, &*description)];
+    for last in [0x7f, 0xff] {
+        let mut bytes = vec![0xff; 2 * line as usize];
+        bytes[line as usize - 1] = 0x7f;
+        bytes[2 * line as usize - 1] = last;
+        let bytes = |_| Ok(bytes.clone().into());
+        let options = SaveOptions::default();
+        save_file(&path, &tensors, Some(&metadata), &options, bytes).unwrap();
+        let (outcome, found) = verdicts(&path, Rules::Strict);
+        assert_eq!(outcome == Outcome::Fine, last == 0x7f, "{found:?}");
+    }
+    let error = verdicts(&path, Rules::Strict)
+        .1
+        .remove(0)
+        .found
+        .unwrap_err();
+    let place = format!("byte {} is 0xff", 2 * line - 1);
+    assert!(error.message().starts_with(&place), "{error}");
 }
