@@ -7,6 +7,7 @@ mod located;
 mod part;
 mod proof;
 mod shares;
+mod signs;
 mod stream;
 
 use std::sync::{Arc, OnceLock};

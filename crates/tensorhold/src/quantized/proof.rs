@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use tensorhold_core::{ByteRange, Dtype, Error, ErrorKind, Result};
 use tensorhold_quant::cast;
 use tensorhold_quant::detect::{Layout, QuantFinding, Quantization, QuantizedWeight, SchemeName};
-use tensorhold_quant::scheme::{Change, Number, Numbers, Recipe, Sparse, Stored, Zeros};
+use tensorhold_quant::scheme::{Change, Effect, Number, Numbers, Recipe, Sparse, Stored, Zeros};
 
 use super::located::Located;
 use super::read_range;
+use super::signs::{Fault, Signs};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::pieces::Pieces;
 use crate::verify::VerifyEvent;
@@ -75,19 +76,12 @@ impl Proof {
             for finding in &weight.findings {
                 self.add_finding(&mut places, Some(weight), finding);
             }
-            let checked = match &weight.layout {
-                Layout::Known(recipe) => check(checkpoint, weight, recipe, &mut pieces, tell),
-                Layout::Sparse(sparse) => {
-                    let checked = check_rows(checkpoint, weight, sparse, tell);
-                    let scales = sparse.recipe().map_or(Ok(()), |recipe| {
-                        check(checkpoint, weight, recipe, &mut pieces, tell)
-                    });
-                    checked.and(scales)
-                }
-                Layout::Broken(_) => weight.recipe().map(|_| ()),
-                Layout::Opaque(_) => Ok(()),
-            };
-            self.wrong.extend(checked.err());
+            match look_into(checkpoint, weight, &mut pieces, tell) {
+                Ok(findings) => findings
+                    .iter()
+                    .for_each(|finding| self.add_finding(&mut places, Some(weight), finding)),
+                Err(error) => self.wrong.push(error),
+            }
         }
     }
 
@@ -118,14 +112,40 @@ impl Proof {
     }
 }
 
-/// Looks at the numbers of one weight: scales must be finite, and groups must be there.
+/// What is worth knowing of one weight.
+///
+/// # Errors
+/// What is wrong with it.
+fn look_into(
+    checkpoint: &Checkpoint,
+    weight: &QuantizedWeight,
+    pieces: &mut Pieces,
+    tell: &mut dyn FnMut(VerifyEvent),
+) -> Result<Vec<QuantFinding>> {
+    let recipe = match &weight.layout {
+        Layout::Known(recipe) => Some(recipe),
+        Layout::Sparse(sparse) => {
+            check_rows(checkpoint, weight, sparse, tell)?;
+            sparse.recipe()
+        }
+        Layout::Broken(_) => Some(weight.recipe()?),
+        Layout::Opaque(_) => None,
+    };
+    match recipe {
+        Some(recipe) => check(checkpoint, weight, recipe, pieces, tell),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Looks at the numbers of one weight: scales must be finite, of the sign that they can have, and groups must be there. What is worth
+/// knowing besides is returned.
 fn check(
     checkpoint: &Checkpoint,
     weight: &QuantizedWeight,
     recipe: &Recipe,
     pieces: &mut Pieces,
     tell: &mut dyn FnMut(VerifyEvent),
-) -> Result<()> {
+) -> Result<Vec<QuantFinding>> {
     let part = |stored: &Stored| match weight.parts.get(stored.part) {
         Some(name) => checkpoint.tensor(name),
         None => Err(Error::new(
@@ -133,17 +153,18 @@ fn check(
             format!("part `{}` is missing", stored.part),
         )),
     };
-    for numbers in numbers_of(recipe) {
-        let tensor = part(&numbers.stored)?;
-        scan(&tensor, pieces, tell, |piece| {
-            not_finite(numbers.number, piece)
+    let mut findings = Vec::new();
+    for (numbers, effect) in numbers_of(recipe) {
+        let mut signs = effect.and_then(|effect| Signs::of(weight.scheme, recipe, numbers, effect));
+        scan(&part(&numbers.stored)?, pieces, tell, |piece| {
+            look(numbers.number, piece, signs.as_mut())
         })?;
+        findings.extend(signs.iter().flat_map(Signs::findings));
         if let Change::Nested(nested) = &numbers.change {
             for stored in [&nested.table, &nested.scales] {
                 let number = Number::Float(stored.dtype);
-                scan(&part(stored)?, pieces, tell, |piece| {
-                    not_finite(number, piece)
-                })?;
+                let look = |piece: &[u8]| look(number, piece, None);
+                scan(&part(stored)?, pieces, tell, look)?;
             }
         }
     }
@@ -154,7 +175,7 @@ fn check(
             Ok(not_a_group(n_groups, piece))
         })?;
     }
-    Ok(())
+    Ok(findings)
 }
 
 /// So many bytes of bits or offsets are looked at together, or one row.
@@ -189,18 +210,17 @@ fn check_rows(
     Ok(())
 }
 
-/// The scales, zeros and biases that are numbers.
-fn numbers_of(recipe: &Recipe) -> impl Iterator<Item = &Numbers> {
+/// The scales, zeros and biases that are numbers; for scales, what they do.
+fn numbers_of(recipe: &Recipe) -> impl Iterator<Item = (&Numbers, Option<Effect>)> {
     let zeros = match &recipe.zeros {
-        Zeros::Numbers(zeros) | Zeros::Bias(zeros) => Some(zeros),
+        Zeros::Numbers(zeros) | Zeros::Bias(zeros) => Some((zeros, None)),
         _ => None,
     };
-    let global = recipe.global.as_ref().map(|global| &global.numbers);
-    [Some(&recipe.scales), global, zeros].into_iter().flatten()
+    let global = recipe.global.as_ref();
+    let global = global.map(|global| (&global.numbers, Some(global.effect)));
+    let scales = (&recipe.scales, Some(Effect::Multiplies));
+    [Some(scales), global, zeros].into_iter().flatten()
 }
-
-/// The place of an element, and what is wrong with it.
-type Fault = Option<(usize, String)>;
 
 /// Shows all pieces of a tensor to `look`, up to the first fault.
 fn scan(
@@ -230,7 +250,8 @@ fn scan(
     Ok(())
 }
 
-fn not_finite(number: Number, piece: &[u8]) -> Result<Fault> {
+/// The first number that is not finite, or, of scales, has a sign that none can have.
+fn look(number: Number, piece: &[u8], signs: Option<&mut Signs>) -> Result<Fault> {
     let what = |value: f32| format!("of these numbers is {value}: scales must be finite");
     match number {
         Number::Power(_) => {
@@ -238,19 +259,21 @@ fn not_finite(number: Number, piece: &[u8]) -> Result<Fault> {
             Ok(place.map(|place| (place, what(f32::NAN))))
         }
         Number::Float(dtype) => {
-            let width = dtype.width_bytes().unwrap_or(1) as usize;
-            let mut values = vec![0; piece.len() / width * 4];
-            cast(dtype, piece, Dtype::F32, &mut values)?;
-            let values = values
-                .as_chunks()
-                .0
-                .iter()
-                .map(|bytes| f32::from_le_bytes(*bytes));
-            let fault = values.enumerate().find(|(_, value)| !value.is_finite());
-            Ok(fault.map(|(place, value)| (place, what(value))))
+            let values = floats(dtype, piece)?;
+            let place = values.iter().position(|value| !value.is_finite());
+            let fault = place.map(|place| (place, what(values[place])));
+            Ok(fault.or_else(|| signs?.look(&values)))
         }
         Number::Signed | Number::Unsigned => Ok(None),
     }
+}
+
+fn floats(dtype: Dtype, piece: &[u8]) -> Result<Vec<f32>> {
+    let width = dtype.width_bytes().unwrap_or(1) as usize;
+    let mut values = vec![0; piece.len() / width * 4];
+    cast(dtype, piece, Dtype::F32, &mut values)?;
+    let values = values.as_chunks().0.iter();
+    Ok(values.map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
 fn not_a_group(n_groups: u64, piece: &[u8]) -> Fault {
