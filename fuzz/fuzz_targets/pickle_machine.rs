@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tensorhold_convert::{Foreign, Lie, Limits};
+use tensorhold_convert::{Foreign, Lie, Limits, first_import};
 use tensorhold_fuzz::foreign::check;
 use tensorhold_fuzz::memory::Counting;
 
@@ -14,6 +14,9 @@ static ALLOCATOR: Counting = Counting;
 const SPARE_BYTES: usize = 4 << 20;
 
 fuzz_target!(|file: &[u8]| {
+    if let Some(import) = first_import(&file).expect("memory can be read") {
+        assert!(import.start < import.end && import.end <= file.len() as u64);
+    }
     let mut limits = Limits::default();
     limits.inflated_bytes = 1 << 18;
     let read = check(file, SPARE_BYTES, &mut || Foreign::read(&file, &limits));

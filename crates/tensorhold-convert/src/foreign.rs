@@ -3,7 +3,7 @@
 use tensorhold_core::{ByteRange, Error, ErrorKind, Result, Source};
 
 use crate::builder::Builder;
-use crate::container::{Names, Tar, Zip};
+use crate::container::{Names, Tar, Zip, find_zip_end};
 use crate::finish::finish;
 use crate::follow::follow;
 use crate::pickle::{self, Stream};
@@ -254,28 +254,13 @@ fn read_pickled(builder: &mut Builder<'_>) -> Result<(Format, NodeId)> {
 
 /// Tells of a file that is no zip archive by its beginning that it is one by its end.
 fn tell_second_format(builder: &mut Builder<'_>) -> Result<()> {
-    let size = builder.source.size_bytes();
-    let start = size.saturating_sub(END_BYTES);
-    let tail = Stream::new(builder.source, ByteRange::new(start, size))?.take(size - start)?;
-    let end = memchr::memmem::rfind(&tail, b"PK\x05\x06");
-    // The record ends with the length of the comment that follows it to the end of the file.
-    let ends_there = |at: &usize| match tail.get(at + 20..at + 22) {
-        Some(comment) => {
-            let comment = u16::from_le_bytes([comment[0], comment[1]]);
-            at + 22 + usize::from(comment) == tail.len()
-        }
-        None => false,
-    };
-    if let Some(at) = end.filter(ends_there) {
+    if let Some(end) = find_zip_end(builder.source)? {
         let message = "the file is a zip archive by its end and another format by its beginning";
         let finding = Finding::new(FindingKind::Polyglot, Class::Dangerous, message);
-        builder.note(finding.with_bytes(ByteRange::new(start + at as u64, size)));
+        builder.note(finding.with_bytes(end));
     }
     Ok(())
 }
-
-/// The end record of a zip archive and the longest comment after it.
-const END_BYTES: u64 = 22 + 65_535;
 
 fn unknown(source: &dyn Source) -> Error {
     let message = format!(

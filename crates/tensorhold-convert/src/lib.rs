@@ -48,6 +48,7 @@ pub use element::Element;
 pub use finding::{Class, Finding, FindingKind, Global, GlobalId};
 pub use foreign::{Broken, Foreign, Format};
 pub use limits::Limits;
+pub use pickle::first_import;
 pub use storage::{Place, Storage, StorageId, View};
 pub use text::{Laid, Lie, Stored};
 pub use tree::{

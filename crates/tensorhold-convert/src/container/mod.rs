@@ -7,7 +7,7 @@ mod tar;
 mod zip;
 
 pub use tar::{Tar, TarEntry};
-pub use zip::{EntryReader, Method, Zip, ZipEntry};
+pub use zip::{EntryReader, Method, Zip, ZipEntry, find_end as find_zip_end};
 
 use tensorhold_core::{ByteRange, Error, ErrorKind};
 

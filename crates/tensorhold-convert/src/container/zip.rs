@@ -20,6 +20,7 @@ use super::Names;
 use crate::finding::Finding;
 use crate::limits::Limits;
 
+pub use end::find_end;
 pub use read::EntryReader;
 
 /// The entries of a zip archive.

@@ -14,9 +14,13 @@ use crate::tree::{Node, NodeId, Object};
 /// # Errors
 /// `ForeignFormat` where the target takes none.
 pub(crate) fn append(builder: &mut Builder<'_>, target: NodeId, values: Vec<NodeId>) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
     match builder.tree.node_mut(target) {
         Node::List(items) => items.extend(values),
         Node::Opaque(opaque) => opaque.items.extend(values),
+        Node::ByteArray(_) => leave_out(builder, target, "items of a bytearray are left out"),
         node => return Err(takes_none(node, "items are appended to")),
     }
     Ok(())
@@ -27,6 +31,9 @@ pub(crate) fn append(builder: &mut Builder<'_>, target: NodeId, values: Vec<Node
 /// # Errors
 /// `ForeignFormat` where the target takes none.
 pub(crate) fn add(builder: &mut Builder<'_>, target: NodeId, values: Vec<NodeId>) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
     match builder.tree.node_mut(target) {
         Node::Set(items) => items.extend(values),
         Node::Opaque(opaque) => opaque.items.extend(values),
@@ -44,12 +51,22 @@ pub(crate) fn set_items(
     target: NodeId,
     values: Vec<(NodeId, NodeId)>,
 ) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
     match builder.tree.node_mut(target) {
         Node::Dict(pairs)
         | Node::Counter(pairs)
         | Node::OrderedDict { pairs, .. }
         | Node::DefaultDict { pairs, .. } => pairs.extend(values),
         Node::Opaque(opaque) => opaque.pairs.extend(values),
+        Node::List(_) | Node::ByteArray(_) => {
+            leave_out(
+                builder,
+                target,
+                "items that are set by their numbers are left out",
+            );
+        }
         node => return Err(takes_none(node, "keys are set in")),
     }
     Ok(())

@@ -3,7 +3,9 @@
 use tensorhold_core::{Error, ErrorKind, Result};
 
 use super::globals::Known;
-use super::numbers::{parse_float, parse_integer, raw_unicode, shorten, small_integer, unquote};
+use super::numbers::{
+    of_c, parse_float, parse_integer, parse_octal, raw_unicode, shorten, small_integer, unquote,
+};
 use super::opcodes::Argument;
 use crate::builder::Builder;
 use crate::finding::GlobalId;
@@ -22,7 +24,7 @@ pub(crate) fn push(builder: &mut Builder<'_>, code: u8, argument: Argument) -> R
         (b'I' | b'L', Argument::Bytes(line)) => number_line(code, &line, builder)?,
         (0x8a | 0x8b, Argument::Bytes(bytes)) => integer(bytes),
         (b'F', Argument::Bytes(line)) => {
-            Node::Float(parse_float(&line).ok_or_else(|| wrong("FLOAT"))?)
+            Node::Float(parse_float(of_c(&line)).ok_or_else(|| wrong("FLOAT"))?)
         }
         (b'S', Argument::Bytes(line)) => old_text(unquote(&line).ok_or_else(|| wrong("STRING"))?),
         (b'V', Argument::Bytes(line)) => text(raw_unicode(&line).ok_or_else(|| wrong("UNICODE"))?)?,
@@ -83,18 +85,16 @@ fn number_line(code: u8, line: &[u8], builder: &Builder<'_>) -> Result<Node> {
         );
         return Err(Error::new(ErrorKind::Overflow, message));
     }
-    match (code, line) {
+    let digits = of_c(line);
+    let bytes = match (code, line) {
         (b'I', b"00") => return Ok(Node::Bool(false)),
         (b'I', b"01") => return Ok(Node::Bool(true)),
-        _ => {}
-    }
-    let digits = if code == b'L' {
-        line.strip_suffix(b"L").unwrap_or(line)
-    } else {
-        line
+        // C takes no digits at all for 0.
+        (b'I', [0, ..]) => Some(vec![0]),
+        (b'I', _) => parse_integer(digits, 0).or_else(|| parse_octal(digits)),
+        _ => parse_integer(digits.strip_suffix(b"L").unwrap_or(digits), 0),
     };
-    let bytes = parse_integer(digits, 0).ok_or_else(|| wrong("an integer"))?;
-    Ok(integer(bytes))
+    Ok(integer(bytes.ok_or_else(|| wrong("an integer"))?))
 }
 
 /// Adds the bytes of an operation that were left where they are.

@@ -7,14 +7,15 @@ use std::collections::HashMap;
 
 use tensorhold_core::{ByteRange, Error, ErrorKind, Result};
 
-use super::opcodes::{Argument, Operation, name_of};
+use super::numbers::{of_c, parse_integer, small_integer};
+use super::opcodes::{Argument, Operation, SMALL_BYTES, name_of};
 use super::stream::Stream;
 use super::{build, calls, constants};
 use crate::builder::Builder;
 use crate::finding::{Class, FindingKind};
 use crate::limits::Limits;
 use crate::storage::Place;
-use crate::tree::{Node, NodeId};
+use crate::tree::{Data, Node, NodeId};
 
 /// What the values are that a pickle names by persistent numbers: those beside the pickle.
 pub(crate) trait Persistent {
@@ -34,6 +35,8 @@ pub(crate) struct Machine<'m, 'a> {
     stack: Vec<NodeId>,
     marks: Vec<usize>,
     memo: Memo,
+    /// Where the last frame ends in the stream.
+    frame_end: u64,
 }
 
 /// The values of a machine's memo, by number.
@@ -81,6 +84,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             stack,
             marks,
             memo,
+            frame_end: 0,
         }
     }
 
@@ -116,8 +120,16 @@ impl<'m, 'a> Machine<'m, 'a> {
         }
     }
 
-    fn step(&mut self, operation: Operation, stream: &mut Stream<'_>) -> Result<()> {
+    /// Does what one operation does.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub(crate) fn step(&mut self, operation: Operation, stream: &mut Stream<'_>) -> Result<()> {
         let (code, position) = (operation.code, operation.position);
+        if self.tears_frame(&operation, stream) {
+            let message = "an operation crosses the end of a frame, behind which readers go on at different bytes";
+            return Err(Error::new(ErrorKind::ForeignFormat, message));
+        }
         match (code, operation.argument) {
             (b'c', Argument::Lines(module, name)) => {
                 let (module, name) = (utf8(module)?, utf8(name)?);
@@ -134,7 +146,10 @@ impl<'m, 'a> Machine<'m, 'a> {
                 let end = stream.position() + stream.left();
                 Err(Error::truncated(stream.position(), size, end))
             }
-            (0x95, _) => Ok(()),
+            (0x95, Argument::Number(size)) => {
+                self.frame_end = stream.position() + size;
+                Ok(())
+            }
             (0x80, Argument::Number(version)) => check_protocol(version),
             (_, Argument::None) => self.plain(code, position),
             (b'h' | b'j', Argument::Number(number)) => self.recall(number),
@@ -161,6 +176,13 @@ impl<'m, 'a> Machine<'m, 'a> {
                 self.push(id)
             }
         }
+    }
+
+    /// Whether an operation that was just read begins in a frame and does not end there, or begins a frame in a frame: where that is read
+    /// from a file, CPython drops the rest of the frame; what unpickles bytes in memory does not.
+    pub(crate) fn tears_frame(&self, operation: &Operation, stream: &Stream<'_>) -> bool {
+        let is_inside = operation.position < self.frame_end;
+        is_inside && (operation.code == 0x95 || stream.position() > self.frame_end)
     }
 
     /// Operations that have nothing after their code.
@@ -295,20 +317,26 @@ impl<'m, 'a> Machine<'m, 'a> {
     fn stack_global(&mut self, position: u64) -> Result<()> {
         let name = self.pop("STACK_GLOBAL")?;
         let module = self.pop("STACK_GLOBAL")?;
-        let (Node::Str(module), Node::Str(name)) =
-            (&self.builder.tree[module], &self.builder.tree[name])
-        else {
-            let message = "STACK_GLOBAL needs two texts";
-            return Err(Error::new(ErrorKind::ForeignFormat, message));
-        };
-        let limit = super::opcodes::SMALL_BYTES as usize;
-        if module.as_bytes().len().max(name.as_bytes().len()) > limit {
-            let message = format!("a name in a pickle is over the limit of {limit} bytes");
-            return Err(Error::new(ErrorKind::Overflow, message));
-        }
-        let (module, name) = (module.to_string_lossy(), name.to_string_lossy());
+        let [module, name] = [self.name_of(module)?, self.name_of(name)?];
         let id = self.global(module, name, position)?;
         self.push(id)
+    }
+
+    /// A text that is short enough for a name.
+    fn name_of(&self, id: NodeId) -> Result<String> {
+        let limit = SMALL_BYTES as usize;
+        match &self.builder.tree[id] {
+            Node::Str(text) if text.as_bytes().len() <= limit => Ok(text.to_string_lossy()),
+            // Of long texts of Python 2 it is not known that they are none.
+            Node::Str(_) | Node::Bytes(Data::Storage(_)) => {
+                let message = format!("a name in a pickle is over the limit of {limit} bytes");
+                Err(Error::new(ErrorKind::Overflow, message))
+            }
+            _ => {
+                let message = "STACK_GLOBAL needs two texts";
+                Err(Error::new(ErrorKind::ForeignFormat, message))
+            }
+        }
     }
 
     /// A code of `copyreg`'s registry, which is in no file.
@@ -454,9 +482,8 @@ fn pairs(values: Vec<NodeId>) -> Result<Vec<(NodeId, NodeId)>> {
 }
 
 fn memo_number(line: &[u8]) -> Result<u64> {
-    let number = std::str::from_utf8(line)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let number = parse_integer(of_c(line), 10).and_then(|bytes| small_integer(&bytes));
+    let number = number.and_then(|number| u64::try_from(number).ok());
     number.ok_or_else(|| Error::new(ErrorKind::ForeignFormat, "a memo number is no number"))
 }
 

@@ -25,6 +25,23 @@ pub(crate) fn parse_integer(text: &[u8], base: u32) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The integer that octal digits after a 0 stand for, as C's `strtol` reads them.
+pub(crate) fn parse_octal(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?.trim_start();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let mut bytes = magnitude(digits.strip_prefix('0')?, 8)?;
+    if text.starts_with('-') {
+        negate(&mut bytes);
+    }
+    shorten(&mut bytes);
+    Some(bytes)
+}
+
+/// What a line is to functions of C, for which a text ends at a byte of zero.
+pub(crate) fn of_c(line: &[u8]) -> &[u8] {
+    line.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// The number of digits, least byte first, with a zero byte at its end.
 fn magnitude(digits: &str, radix: u32) -> Option<Vec<u8>> {
     let mut words = vec![0u32];
@@ -151,8 +168,13 @@ pub(crate) fn raw_unicode(line: &[u8]) -> Option<Vec<u8>> {
             _ => 0,
         };
         if width == 0 {
+            // What a backslash is before is no escape's beginning.
+            let end = after.len().min(usize::from(byte == b'\\'));
             push_code_point(u32::from(byte), &mut bytes)?;
-            rest = after;
+            for &next in &after[..end] {
+                push_code_point(u32::from(next), &mut bytes)?;
+            }
+            rest = &after[end..];
             continue;
         }
         let digits = std::str::from_utf8(after.get(1..=width)?).ok()?;
@@ -213,5 +235,6 @@ mod tests {
             "éé😀".as_bytes()
         );
         assert_eq!(raw_unicode(b"\\ud800").unwrap(), [0xed, 0xa0, 0x80]);
+        assert_eq!(raw_unicode(br"\\u00e9\a\").unwrap(), br"\\u00e9\a\");
     }
 }

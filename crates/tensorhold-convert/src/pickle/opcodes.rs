@@ -153,20 +153,45 @@ impl Operation {
     /// `ForeignFormat` for a code that is no operation, `Truncated` at the end, `Overflow` past a limit.
     pub(crate) fn read(stream: &mut Stream<'_>, limits: &Limits) -> Result<Operation> {
         let position = stream.position();
-        let code = stream.byte()?;
-        let Some(row) = ROWS[usize::from(code)].checked_sub(1) else {
-            return Err(Error::new(
-                ErrorKind::ForeignFormat,
-                format!("byte {code:#04x} is no operation of a pickle"),
-            )
-            .with_bytes(ByteRange::new(position, position + 1)));
-        };
-        let argument = read_argument(TABLE[usize::from(row)].2, stream, limits)?;
+        let (code, written) = read_code(stream)?;
+        let argument = read_argument(written, stream, limits)?;
         Ok(Operation {
             position,
             code,
             argument,
         })
+    }
+
+    /// Passes over the next operation of a stream, whatever the size of its argument.
+    ///
+    /// # Errors
+    /// `ForeignFormat` for a code that is no operation, or a negative size; `Truncated` at the end.
+    pub(crate) fn pass(stream: &mut Stream<'_>) -> Result<()> {
+        let (_, written) = read_code(stream)?;
+        let n_bytes = match written {
+            Nothing => 0,
+            Unsigned(width) => u64::from(width),
+            Int4 => 4,
+            Float8 => 8,
+            Text(width) | Data(width) | Long(width) => read_unsigned(stream, width)?,
+            DataSigned => read_signed(stream)?,
+            Line => return stream.pass_line(),
+            TwoLines => return stream.pass_line().and_then(|()| stream.pass_line()),
+        };
+        stream.skip(n_bytes).map(drop)
+    }
+}
+
+fn read_code(stream: &mut Stream<'_>) -> Result<(u8, Written)> {
+    let position = stream.position();
+    let code = stream.byte()?;
+    match ROWS[usize::from(code)].checked_sub(1) {
+        Some(row) => Ok((code, TABLE[usize::from(row)].2)),
+        None => Err(Error::new(
+            ErrorKind::ForeignFormat,
+            format!("byte {code:#04x} is no operation of a pickle"),
+        )
+        .with_bytes(ByteRange::new(position, position + 1))),
     }
 }
 
@@ -191,8 +216,7 @@ fn read_argument(written: Written, stream: &mut Stream<'_>, limits: &Limits) -> 
             Argument::Bytes(stream.take(count)?)
         }
         DataSigned => {
-            let count = i32::from_le_bytes(stream.array()?);
-            let count = u64::try_from(count).map_err(|_| negative(stream))?;
+            let count = read_signed(stream)?;
             read_data(stream, count)?
         }
         Line => Argument::Bytes(stream.line(limits.text_bytes)?),
@@ -205,6 +229,11 @@ fn read_data(stream: &mut Stream<'_>, count: u64) -> Result<Argument> {
         return Ok(Argument::Left(stream.skip(count)?));
     }
     Ok(Argument::Bytes(stream.take(count)?))
+}
+
+fn read_signed(stream: &mut Stream<'_>) -> Result<u64> {
+    let count = i32::from_le_bytes(stream.array()?);
+    u64::try_from(count).map_err(|_| negative(stream))
 }
 
 fn read_unsigned(stream: &mut Stream<'_>, width: u8) -> Result<u64> {

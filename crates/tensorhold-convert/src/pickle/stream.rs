@@ -62,6 +62,16 @@ impl<'a> Stream<'a> {
         Ok(byte)
     }
 
+    /// The next byte, which stays there.
+    ///
+    /// # Errors
+    /// `Truncated` at the end.
+    pub(crate) fn peek(&mut self) -> Result<u8> {
+        self.need(1)?;
+        let at = self.windowed(1)?;
+        Ok(self.window[at])
+    }
+
     /// The next `N` bytes.
     ///
     /// # Errors
@@ -114,6 +124,23 @@ impl<'a> Stream<'a> {
         let mut bytes = vec![0; size];
         self.source.read_at(range.start, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Passes over the bytes up to the next line feed, and over that.
+    ///
+    /// # Errors
+    /// `Truncated` if there is none.
+    pub(crate) fn pass_line(&mut self) -> Result<()> {
+        loop {
+            self.need(1)?;
+            let at = self.windowed(1)?;
+            let rest = &self.window[at..];
+            let feed = rest.iter().position(|&byte| byte == b'\n');
+            self.position += feed.map_or(rest.len(), |feed| feed + 1) as u64;
+            if feed.is_some() {
+                return Ok(());
+            }
+        }
     }
 
     /// The bytes up to the next line feed, which is passed over.
