@@ -4,13 +4,13 @@
 //! taken for a zip archive or for a pickle that runs something, and integers narrower than a byte fit what the metadata says of
 //! them, with zeros behind each line. Of an index, the shards, the tensors in them and the total size are checked.
 
-mod pickle;
 mod values;
-mod zip;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use tensorhold_convert::container::find_zip_end;
+use tensorhold_convert::first_import;
 use tensorhold_core::{Error, ErrorKind, Result, Rules, ShardIndex, Source};
 
 use crate::checkpoint::{Checkpoint, read_index};
@@ -254,7 +254,7 @@ impl Holding {
 pub(crate) const TWO_THINGS: &str = "somebody made this file to be taken for two things; do not give it to programs that open the other";
 
 fn refuse_zip(source: &dyn Source) -> Result<()> {
-    let Some(range) = zip::find_end(source)? else {
+    let Some(range) = find_zip_end(source)? else {
         return Ok(());
     };
     let message = "the file ends as a zip archive does, so it can pass for both";
@@ -264,7 +264,7 @@ fn refuse_zip(source: &dyn Source) -> Result<()> {
 }
 
 fn refuse_pickle(source: &dyn Source) -> Result<()> {
-    let Some(range) = pickle::find_import(source)? else {
+    let Some(range) = first_import(source)? else {
         return Ok(());
     };
     let message = "the file is also a pickle, which imports something when it is loaded";
