@@ -18,10 +18,10 @@ install() {
 
 # gptqmodel would be compiled, and needs much to be imported; of it these files alone are used.
 install_gptqmodel() {
-    [ -e "$target/new/$gptqmodel.txt" ] && return
+    [ -e "$target/new/$gptqmodel.txt" ] && [ -e "$target/new/gptqmodel/nn_modules" ] && return
     "$python" -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: \
         --dest "$target" "$(echo "$gptqmodel" | sed 's/-/==/')"
-    for file in quantization/dtype utils/model_dequant utils/planar_packing; do
+    for file in nn_modules/qlinear/bitsandbytes quantization/dtype utils/model_dequant utils/planar_packing; do
         mkdir -p "$target/new/gptqmodel/$(dirname "$file")"
         tar -xzOf "$target/$gptqmodel.tar.gz" "$gptqmodel/gptqmodel/$file.py" >"$target/new/gptqmodel/$file.py"
     done

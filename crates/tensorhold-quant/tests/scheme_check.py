@@ -198,6 +198,8 @@ def nvfp4(parts: Parts, fields: Fields) -> Array:
 
 
 def bnb4(parts: Parts, fields: Fields) -> Array:
+    # GPTQModel's names have no second dot.
+    parts = {name.replace("weight_", "weight."): part for name, part in parts.items()}
     packed = parts["weight"].view(np.uint8).reshape(-1)
     shape = [int(size) for size in fields["shape"].split(",")]
     codes = np.stack((packed >> 4, packed & 15), 1).reshape(-1)[: np.prod(shape)]

@@ -205,7 +205,7 @@ impl Case {
         let table = self
             .parts
             .iter()
-            .find(|part| part.name == "weight.quant_map");
+            .find(|part| part.name.ends_with("quant_map") && !part.name.contains("nested"));
         let mut values = [0.0; 16];
         let bytes = table.unwrap().bytes.as_chunks().0;
         for (value, bytes) in values.iter_mut().zip(bytes) {

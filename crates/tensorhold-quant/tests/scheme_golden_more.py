@@ -1,18 +1,20 @@
 """What other programs make of the parts of weights that they quantized themselves.
 
-`python scheme_golden_more.py` writes `scheme_golden_more.txt` with bitsandbytes 0.50, hqq 0.2.8,
+`python scheme_golden_more.py` writes `scheme_golden_more.txt` with bitsandbytes 0.50, gptqmodel 7.7, hqq 0.2.8,
 optimum-quanto 0.2.7, MLX 0.32, torchao 0.18, autoawq 0.2.9, modelopt 0.47, comfy-kitchen 0.2.40,
 compressed-tensors 0.20 and transformers 5.23.
 `--check` compares what would be written. The form is that of `scheme_golden.py`, beside which this
 lies.
 """
 
+import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +61,38 @@ def bitsandbytes_4bit_cases() -> Iterator[Case]:
             # The same bytes in elements of another type.
             floats = parts | {"weight": packed.reshape(-1).view(torch.bfloat16).reshape(-1, 1)}
             yield case, floats, made
+
+
+def gptqmodel_cases() -> Iterator[Case]:
+    """Weights of bitsandbytes, by the names that GPTQModel saves them under."""
+    from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
+
+    rename = function_of(
+        "gptqmodel/nn_modules/qlinear/bitsandbytes.py", "_packed_state_key_to_buffer_name"
+    )
+    for kind, shape, is_nested in (("fp4", (20, 128), False), ("nf4", (36, 512), True)):
+        packed, state = quantize_4bit(
+            some_weights(f"gptqmodel {kind}", *shape), blocksize=64, quant_type=kind,
+            compress_statistics=is_nested,
+        )  # fmt: skip
+        stored = state.as_dict(packed=True)
+        state = QuantState.from_dict(dict(stored), device=torch.device("cpu"))
+        named = {rename(part): tensor for part, tensor in stored.items()}
+        del named["weight_quant_state"]
+        case = f"bnb4 table={kind} shape={shape[0]},{shape[1]} block=64"
+        if is_nested:
+            case += f" nested={state.state2.blocksize} offset={float(state.offset)!r}"
+        yield case, {"weight": packed} | named, dequantize_4bit(packed, state) + 0.0
+
+
+def function_of(file: str, name: str) -> Callable[..., Any]:
+    """A function of a module that cannot be imported for what it imports itself."""
+    path = next(path for folder in sys.path if (path := Path(folder) / file).is_file())
+    body = ast.parse(path.read_text()).body
+    body = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == name]
+    names: dict[str, Any] = {}
+    exec(compile(ast.Module(body, []), str(path), "exec"), names)
+    return names[name]
 
 
 def bitsandbytes_8bit_cases() -> Iterator[Case]:
@@ -327,7 +361,7 @@ def parts_of(tensor: torch.Tensor) -> Parts:
 
 
 MAKERS = [
-    bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, mlx_cases, hqq_cases, quanto_cases,
+    bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, gptqmodel_cases, mlx_cases, hqq_cases, quanto_cases,
     bitnet_cases, awq_gemv_cases, awq_fast_cases, modelopt_cases,
     modelopt_float_cases, comfy_cases, other_float8_cases, torchao_cases,
 ]  # fmt: skip

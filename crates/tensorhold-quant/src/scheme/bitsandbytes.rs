@@ -18,7 +18,7 @@ use crate::codec::{BitOrder, FourBitTable};
 /// # Shapes
 /// `weight` of any type with `ceil(n / 2)` bytes, first code in the upper half; `weight.absmax` F32 `[ceil(n / block_size)]`. Nested:
 /// `weight.absmax` U8, `weight.nested_absmax` F32 `[ceil(n_absmax / nested block_size)]`, `weight.nested_quant_map` F32 `[256]`.
-/// GPTQModel writes `weight_absmax` and so on. The weight is `shape`, of 1 to 3 dimensions.
+/// GPTQModel writes `weight_absmax` and so on, and the JSON in `weight_quant_state`. The weight is `shape`, of 1 to 3 dimensions.
 ///
 /// # Source
 /// bitsandbytes 0.50.2, `QuantState` and `functional.dequantize_4bit`.
@@ -50,6 +50,10 @@ impl Scheme for Bitsandbytes4 {
         "weight.nested_absmax",
         "weight.nested_quant_map",
         "weight.quant_map",
+        "weight_absmax",
+        "weight_nested_absmax",
+        "weight_nested_quant_map",
+        "weight_quant_map",
     ];
     const CONFIG_KEYS: &'static [&'static str] = &[
         "load_in_4bit",
@@ -118,7 +122,7 @@ impl Bitsandbytes4 {
 /// Integers of 8 bits with the largest magnitude of each row, which 127 stands for: `LLM.int8()`.
 ///
 /// # Shapes
-/// `weight` I8 `[N, K]`, `SCB` F32 `[N]`. `weight_format` U8 `[]`, where it is there, must be 0 (rows): whoever can read
+/// `weight` I8 `[N, K]`, `SCB` F32 `[N]`, which GPTQModel calls `weight_scb`. `weight_format` U8 `[]`, where it is there, must be 0 (rows): whoever can read
 /// it holds it to that.
 ///
 /// # Source
@@ -130,7 +134,7 @@ pub struct Bitsandbytes8;
 const FRACTION: f32 = 7.874_016e-3;
 
 impl Scheme for Bitsandbytes8 {
-    const PARTS: &'static [&'static str] = &["weight", "SCB", "weight_format"];
+    const PARTS: &'static [&'static str] = &["weight", "SCB", "weight_scb", "weight_format"];
     const CONFIG_KEYS: &'static [&'static str] = &["load_in_8bit"];
 
     fn recipe(&self, parts: &Parts<'_>) -> Result<Recipe> {

@@ -73,6 +73,54 @@ fn bitsandbytes_says_its_shape_in_a_text() {
 }
 
 #[test]
+fn bitsandbytes_is_read_by_the_names_that_gptqmodel_gives() {
+    let named = |kind: &str| {
+        let state = format!(
+            r#"{{"quant_type": "{kind}", "blocksize": 64, "dtype": "float16", "shape": [20, 64]}}"#
+        );
+        let (name, shape, bytes) = text("a.weight_quant_state", &state);
+        Checkpoint::of(&[
+            ("a.weight", U8, &[640, 1]),
+            ("a.weight_absmax", F32, &[20]),
+            ("a.weight_quant_map", F32, &[16]),
+        ])
+        .bytes(&name, U8, &shape, &bytes)
+    };
+    check(named("nf4"), &["a.weight: bnb-nf4 [20, 64] F16"]);
+    check(named("fp4"), &["a.weight: bnb-fp4 [20, 64] F16"]);
+    let found = named("nf4").detect();
+    assert_eq!(found.weights[0].parts.len(), 4);
+    assert_eq!(found.weights[0].parts["weight_absmax"], "a.weight_absmax");
+    check(
+        named("af4"),
+        &[
+            "a.weight: bnb-nf4 broken: the quantization state has no `quant_type`, or not as it must be",
+        ],
+    );
+    let nested: &[(&str, Dtype, &[u64])] = &[
+        ("a.weight", U8, &[640, 1]),
+        ("a.weight_absmax", U8, &[20]),
+        ("a.weight_nested_absmax", F32, &[1]),
+        ("a.weight_nested_quant_map", F32, &[256]),
+        ("a.weight_quant_map", F32, &[16]),
+    ];
+    let state = r#"{"quant_type": "nf4", "blocksize": 64, "shape": [20, 64], "nested_blocksize": 256, "nested_offset": 0.5}"#;
+    let (name, shape, bytes) = text("a.weight_quant_state", state);
+    check(
+        Checkpoint::of(nested).bytes(&name, U8, &shape, &bytes),
+        &["a.weight: bnb-nf4 [20, 64] F32"],
+    );
+    check(
+        Checkpoint::of(nested),
+        &["a.weight: bnb-nf4 broken: part `weight_quant_state` is missing"],
+    );
+    check(
+        Checkpoint::of(&[("a.weight", I8, &[20, 64]), ("a.weight_scb", F32, &[20])]),
+        &["a.weight: bnb-int8 [20, 64] F32"],
+    );
+}
+
+#[test]
 fn mlx_says_widths_and_groups_in_its_configuration_for_each_module() {
     let tensors: &[(&str, Dtype, &[u64])] = &[
         ("a.q.weight", U32, &[20, 8]),

@@ -12,6 +12,9 @@ use crate::scheme::{Bitsandbytes4, Bitsandbytes8, NestedScales, Scheme};
 const STATE_NF4: &str = "weight.quant_state.bitsandbytes__nf4";
 const STATE_FP4: &str = "weight.quant_state.bitsandbytes__fp4";
 
+/// The state by the name that GPTQModel gives it, whichever table it is of.
+const STATE_OF_GPTQMODEL: &str = "weight_quant_state";
+
 const PARTS_OF_4: &[&str] = &[
     "weight",
     "weight.absmax",
@@ -20,6 +23,11 @@ const PARTS_OF_4: &[&str] = &[
     "weight.nested_quant_map",
     STATE_NF4,
     STATE_FP4,
+    "weight_absmax",
+    "weight_quant_map",
+    "weight_nested_absmax",
+    "weight_nested_quant_map",
+    STATE_OF_GPTQMODEL,
 ];
 
 /// A quantization state in JSON, beside `weight`.
@@ -28,19 +36,26 @@ pub(in super::super) fn four_bits(module: &Module<'_>) -> Option<Reading> {
         true => SchemeName::Nf4,
         false => SchemeName::BnbFp4,
     };
-    let state = module.scene.json_blob(&module.anchor);
+    Some(of_four_bits(
+        module,
+        scheme,
+        module.scene.json_blob(&module.anchor),
+    ))
+}
+
+fn of_four_bits(module: &Module<'_>, scheme: SchemeName, state: Result<Json>) -> Reading {
     let dtype = state
         .as_ref()
         .ok()
         .and_then(|state| state.get("dtype")?.dtype());
     let recipe = state.and_then(|state| module.recipe(&of_state(module, scheme, &state)?));
-    Some(Reading {
+    Reading {
         dtype,
         ..Reading::new(scheme, PARTS_OF_4, recipe)
-    })
+    }
 }
 
-/// `weight` I8 with `SCB`.
+/// `weight` I8 with `SCB`, or `weight_scb`.
 pub(in super::super) fn eight_bits(module: &Module<'_>) -> Option<Reading> {
     const ROWS: i64 = 0;
     let recipe = match module.integer("weight_format") {
@@ -58,21 +73,27 @@ pub(in super::super) fn eight_bits(module: &Module<'_>) -> Option<Reading> {
     Some(Reading::new(SchemeName::BnbInt8, Bitsandbytes8::PARTS, recipe).scales("SCB"))
 }
 
-/// Parts by the names that GPTQModel gives them.
-pub(in super::super) fn other_names(_: &Module<'_>) -> Option<Reading> {
-    const PARTS: &[&str] = &[
-        "weight",
-        "weight_absmax",
-        "weight_quant_map",
-        "weight_quant_state",
-        "weight_nested_absmax",
-        "weight_nested_quant_map",
-    ];
-    Some(Reading::opaque(
-        SchemeName::Nf4,
-        PARTS,
-        "its state is one of GPTQModel's own",
-    ))
+/// Four bits whose parts have the names that GPTQModel gives them: those of bitsandbytes, with `weight_` before them.
+pub(in super::super) fn of_gptqmodel(module: &Module<'_>) -> Option<Reading> {
+    let missing = || {
+        let message = format!("part `{STATE_OF_GPTQMODEL}` is missing");
+        Error::new(ErrorKind::TensorNotFound, message)
+    };
+    let state = module.find(STATE_OF_GPTQMODEL).ok_or_else(missing);
+    let state = state.and_then(|info| module.scene.json_blob(info));
+    let table = state
+        .as_ref()
+        .ok()
+        .and_then(|state| state.get("quant_type")?.text());
+    let scheme = match table {
+        Some("fp4") => SchemeName::BnbFp4,
+        _ => SchemeName::Nf4,
+    };
+    let state = match table {
+        Some("nf4" | "fp4") => state,
+        _ => state.and_then(|_| Err(incomplete("quant_type"))),
+    };
+    Some(of_four_bits(module, scheme, state))
 }
 
 fn of_state(module: &Module<'_>, scheme: SchemeName, state: &Json) -> Result<Bitsandbytes4> {
@@ -103,7 +124,11 @@ fn incomplete(key: &str) -> Error {
 
 /// The numbers that the file has for the codes, or those that the name stands for.
 fn table(module: &Module<'_>, scheme: SchemeName) -> Result<FourBitTable> {
-    let Some(info) = module.find("weight.quant_map") else {
+    let tables = ["weight.quant_map", "weight_quant_map"];
+    let Some((part, info)) = tables
+        .into_iter()
+        .find_map(|part| Some((part, module.find(part)?)))
+    else {
         return Ok(match scheme {
             SchemeName::Nf4 => FourBitTable::NF4,
             _ => FourBitTable::BITSANDBYTES_FP4,
@@ -120,8 +145,7 @@ fn table(module: &Module<'_>, scheme: SchemeName) -> Result<FourBitTable> {
         (Dtype::F32, Ok(numbers)) => Ok(FourBitTable(numbers)),
         _ => {
             let (dtype, shape) = (info.dtype, info.shape);
-            let message =
-                format!("part `weight.quant_map` is {dtype} {shape:?}: it must be F32 [16]");
+            let message = format!("part `{part}` is {dtype} {shape:?}: it must be F32 [16]");
             Err(Error::new(ErrorKind::InvalidTensor, message))
         }
     }
