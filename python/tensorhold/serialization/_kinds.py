@@ -80,6 +80,8 @@ def _hint(value: Any) -> str | None:
     for kinds, hint in _HINTS:
         if isinstance(value, kinds):
             return hint
+    if type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        return "give it as an array of NumPy, by `numpy.asarray`"
     if callable(getattr(value, "state_dict", None)):
         return "give its `state_dict()`"
     return None

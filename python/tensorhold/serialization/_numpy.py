@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tensorhold._native import TensorSpec
+from tensorhold.serialization import _ml_dtypes
 from tensorhold.serialization._storages import Item
 from tensorhold.serialization._words import (
     float_from_node,
@@ -42,12 +43,17 @@ def array_node(name: str, value: Any, trail: Sequence[Any]) -> tuple[dict[str, A
     numpy = import_module("numpy")
     node: dict[str, Any] = {"$ndarray": name}
     kind = value.dtype
-    if not _is_kept(kind):
+    stored = _ml_dtypes.stored_name(kind)
+    if stored is None and not _is_kept(kind):
         hint = "give its numbers as an array of integers or floats, or its items as a list"
         refuse(trail, f"an array of dtype {kind} cannot be kept", hint)
-    if kind.byteorder == ">" or (kind.byteorder == "=" and _NATIVE == ">"):
-        node["dtype"] = kind.str
-    values = value.astype(kind.newbyteorder("<"), order="C", copy=False)
+    values = value
+    if stored is not None:
+        node["dtype"] = kind.name
+    else:
+        if kind.byteorder == ">" or (kind.byteorder == "=" and _NATIVE == ">"):
+            node["dtype"] = kind.str
+        values = value.astype(kind.newbyteorder("<"), order="C", copy=False)
     if value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous:
         node["fortran"] = True
     shape = value.shape
@@ -55,7 +61,7 @@ def array_node(name: str, value: Any, trail: Sequence[Any]) -> tuple[dict[str, A
         node |= {"dtype": kind.str, "shape": list(shape)}
         shape = (*shape, 2)
         stored = "float64"
-    else:
+    elif stored is None:
         stored = values.dtype.newbyteorder("=").name
     # `astype` gives back what is right already, which need not be contiguous in steps of 0.
     values = numpy.ascontiguousarray(values)
@@ -67,11 +73,16 @@ def array_node(name: str, value: Any, trail: Sequence[Any]) -> tuple[dict[str, A
 def array(stored: torch.Tensor, node: dict[str, Any], trail: Sequence[Any]) -> Any:
     """The array that a node says."""
     numpy = import_module("numpy")
-    values = stored.detach().cpu().numpy()
+    name = node.get("dtype")
+    is_of_ml_dtypes = type(name) is str and name in _ml_dtypes.NAMES
+    if is_of_ml_dtypes:
+        values = _ml_dtypes.array(stored, name, trail)
+    else:
+        values = stored.detach().cpu().numpy()
     is_fortran = node.get("fortran", False)
     if type(is_fortran) is not bool:
         wrong(trail, "`fortran` is neither true nor false")
-    if "dtype" in node:
+    if "dtype" in node and not is_of_ml_dtypes:
         kind = dtype(node["dtype"], trail)
         native = kind.newbyteorder("=")
         if native != values.dtype and (native.kind, values.dtype.name) != ("c", "float64"):

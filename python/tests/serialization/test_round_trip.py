@@ -9,6 +9,8 @@ from collections import Counter, OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
@@ -18,6 +20,7 @@ from serialization.same import bits, check_same, nan_with
 from torch.testing._internal.two_tensor import TwoTensor
 
 from tensorhold import serialization
+from tensorhold.serialization import _ml_dtypes
 
 Point = namedtuple("Point", "x y")
 KEY = "TENSORHOLD_TREE"
@@ -280,6 +283,25 @@ def test_arrays_and_scalars_come_back(dtype: str, order: str, tmp_path: Path) ->
         round_trip({"x": value}, tmp_path)
     found = serialization.load(tmp_path / "value.safetensors")
     found["x"][0] = 1
+
+
+@pytest.mark.parametrize("name", sorted(_ml_dtypes.NAMES))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_the_types_of_ml_dtypes_come_back(name: str, order: str, tmp_path: Path) -> None:
+    kind = np.dtype(getattr(ml_dtypes, name))
+    # What every one of these types has; of whole bytes all bits besides.
+    values = np.array([[0, 1, 0], [1, 1, 0]], order=order).astype(kind, order=order)
+    state = {"array": values, "one": values[1, 1:2].reshape(()), "none": values[:0]}
+    if name.startswith(("bfloat", "float8")):
+        state["every"] = np.arange(256, dtype=f"u{kind.itemsize}").view(kind)
+    round_trip(state, tmp_path)
+
+
+def test_an_array_of_jax_is_refused_with_what_to_give(tmp_path: Path) -> None:
+    array = jnp.asarray([1, -2, 3], dtype=jnp.int4)
+    with pytest.raises(ValueError, match="give it as an array of NumPy, by `numpy.asarray`"):
+        serialization.save({"codes": array}, tmp_path / "state.safetensors")
+    round_trip({"codes": np.asarray(array)}, tmp_path)
 
 
 def test_scalars_keep_the_bits_of_what_is_no_number(tmp_path: Path) -> None:
