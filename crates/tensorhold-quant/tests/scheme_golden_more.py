@@ -1,8 +1,8 @@
 """What other programs make of the parts of weights that they quantized themselves.
 
-`python scheme_golden_more.py` writes `scheme_golden_more.txt` with bitsandbytes 0.50, gptqmodel 7.7, hqq 0.2.8,
-optimum-quanto 0.2.7, MLX 0.32, torchao 0.18, autoawq 0.2.9, modelopt 0.47, comfy-kitchen 0.2.40,
-compressed-tensors 0.20 and transformers 5.23.
+`python scheme_golden_more.py` writes `scheme_golden_more.txt` with bitsandbytes 0.50, gptqmodel
+7.7, hqq 0.2.8, optimum-quanto 0.2.7, MLX 0.32, torchao 0.18, autoawq 0.2.9, modelopt 0.47,
+comfy-kitchen 0.2.40, compressed-tensors 0.20 and transformers 5.23.
 `--check` compares what would be written. The form is that of `scheme_golden.py`, beside which this
 lies.
 """
@@ -361,7 +361,8 @@ def parts_of(tensor: torch.Tensor) -> Parts:
 
 
 MAKERS = [
-    bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, gptqmodel_cases, mlx_cases, hqq_cases, quanto_cases,
+    bitsandbytes_4bit_cases, bitsandbytes_8bit_cases, gptqmodel_cases, mlx_cases, hqq_cases,
+    quanto_cases,
     bitnet_cases, awq_gemv_cases, awq_fast_cases, modelopt_cases,
     modelopt_float_cases, comfy_cases, other_float8_cases, torchao_cases,
 ]  # fmt: skip

@@ -74,8 +74,9 @@ def array(stored: torch.Tensor, node: dict[str, Any], trail: Sequence[Any]) -> A
     """The array that a node says."""
     numpy = import_module("numpy")
     name = node.get("dtype")
-    is_of_ml_dtypes = type(name) is str and name in _ml_dtypes.NAMES
-    if is_of_ml_dtypes:
+    is_of_ml_dtypes = False
+    if type(name) is str and name in _ml_dtypes.NAMES:
+        is_of_ml_dtypes = True
         values = _ml_dtypes.array(stored, name, trail)
     else:
         values = stored.detach().cpu().numpy()

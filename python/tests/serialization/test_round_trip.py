@@ -299,7 +299,7 @@ def test_arrays_of_the_types_of_ml_dtypes_come_back(name: str, order: str, tmp_p
 
 def test_an_array_of_jax_is_refused_with_what_to_give(tmp_path: Path) -> None:
     array = jnp.asarray([1, -2, 3], dtype=jnp.int4)
-    with pytest.raises(ValueError, match="give it as an array of NumPy, by `numpy.asarray`"):
+    with pytest.raises(ValueError, match=r"give it as an array of NumPy, by `numpy\.asarray`"):
         serialization.save({"codes": array}, tmp_path / "state.safetensors")
     round_trip({"codes": np.asarray(array)}, tmp_path)
 
