@@ -280,6 +280,15 @@ impl BitOrder {
         }
     }
 
+    /// The nibble of a word of 4 bytes in which each of its eight codes lies, if it has so many.
+    pub(crate) const fn nibbles_of_word(self) -> Option<[u8; 8]> {
+        match self.0 {
+            LsbWords(4) | Padded(4) => Some([0, 1, 2, 3, 4, 5, 6, 7]),
+            Awq => Some([0, 4, 1, 5, 2, 6, 3, 7]),
+            _ => None,
+        }
+    }
+
     /// Whether codes that are far apart share a byte.
     pub(crate) const fn has_parts(self) -> bool {
         matches!(self.0, Strided(strided) if strided.n_parts() > 1)

@@ -125,16 +125,22 @@ impl<'a> Lent<'a> {
         Ok(())
     }
 
-    /// The bytes in which there are codes of the one row of `window`, where the codes of a row are a run.
-    pub(super) fn run(&self, window: &Window) -> Result<&'a [u8]> {
-        let bytes = self
-            .stored
-            .packed()?
-            .order
-            .bytes_of(window.columns.clone())?;
+    /// These bytes of a line, counted from its first element on.
+    pub(super) fn line(&self, matrix: u64, line: u64, bytes: Range<u64>) -> &'a [u8] {
         let first = self.ranges[2].start * self.stored.width_bytes();
-        let line = &self.bytes[self.line_start(window.experts.start, window.rows.start)..];
-        Ok(&line[(bytes.start - first) as usize..(bytes.end - first) as usize])
+        let line = &self.bytes[self.line_start(matrix, line)..];
+        &line[(bytes.start - first) as usize..(bytes.end - first) as usize]
+    }
+
+    /// These elements of a line.
+    pub(super) fn elements(&self, matrix: u64, line: u64, elements: Range<u64>) -> &'a [u8] {
+        let width = self.stored.width_bytes();
+        self.line(matrix, line, elements.start * width..elements.end * width)
+    }
+
+    /// The width of an element.
+    pub(super) fn width_bytes(&self) -> usize {
+        self.stored.width_bytes() as usize
     }
 
     /// Writes the codes into `into`, run by run.
@@ -153,9 +159,7 @@ impl<'a> Lent<'a> {
         }
         for (place, into) in across.zip(into.chunks_mut(n_entries)) {
             if self.stored.lines == along {
-                let first = self.ranges[2].start * self.stored.width_bytes();
-                let line = &self.bytes[self.line_start(matrix, place)..];
-                let run = &line[(bytes.start - first) as usize..(bytes.end - first) as usize];
+                let run = self.line(matrix, place, bytes.clone());
                 order.unpack(run, entries.start, into)?;
             } else {
                 self.gather(matrix, place, bytes.clone());
@@ -199,13 +203,9 @@ impl<'a> Lent<'a> {
             entries,
             across,
         } = runs.clone();
-        let width = self.stored.width_bytes();
-        let first = self.ranges[2].start;
-        let wanted = (across.start - first) * width..(across.end - first) * width;
         self.packed.clear();
         for line in order.rows_of(entries.clone())? {
-            let line = &self.bytes[self.line_start(matrix, line)..];
-            let words = &line[wanted.start as usize..wanted.end as usize];
+            let words = self.elements(matrix, line, across.clone());
             self.packed.extend_from_slice(words);
         }
         let n_columns = (across.end - across.start) as usize;
@@ -282,10 +282,7 @@ impl<'a> Lent<'a> {
             into.extend(offsets.map(|offset| tiles[offset as usize]));
             return Ok(());
         }
-        let (width, first) = (self.stored.width_bytes(), self.ranges[2].start);
-        let wanted = (entries.start - first) * width..(entries.end - first) * width;
-        let line = &self.bytes[self.line_start(matrix, line)..];
-        into.extend_from_slice(&line[wanted.start as usize..wanted.end as usize]);
+        into.extend_from_slice(self.elements(matrix, line, entries.clone()));
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod sparse;
 mod store;
 mod tile;
 mod transpose;
+mod turn;
 mod value;
 mod zeros;
 
@@ -27,20 +28,15 @@ use core::ops::Range;
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
-use crate::scheme::{Axis, Recipe, Stretch, Window, stretches};
+use crate::scheme::{Recipe, Stretch, Window, stretches};
 use crate::{can_cast, cast};
-use store::{Fence, put_all};
+use store::Fence;
 use tile::Tiles;
-use value::Single;
+use value::{Casts, Single};
 
 pub use lent::PartBytes;
 pub use sparse::dequantize_sparse;
 pub use store::Store;
-
-/// Rows and columns of a tile of codes whose lines go along columns.
-const WIDE: [u64; 2] = [32, 16384];
-/// Those of one whose lines go along rows.
-const TALL: [u64; 2] = [128, 1024];
 
 /// Writes the weights of `window` into `into`, as elements of type `to`, row by row and expert by expert.
 ///
@@ -77,13 +73,9 @@ pub fn dequantize_parts(
     let width = check(recipe, window, to, into.len())?;
     let inner = recipe.inner(window);
     let mut tiles = Tiles::new(recipe, window, &inner, parts, to)?;
-    let size = match recipe.codes.lines {
-        Axis::Columns => WIDE,
-        Axis::Rows => TALL,
-    };
     let _fence = Fence(store);
-    let (mut singles, mut casted) = (Vec::new(), Vec::new());
-    for tile in tiles_of(&inner, size) {
+    let (mut singles, mut casts) = (Vec::new(), Casts::default());
+    for tile in tiles_of(&inner, tiles.size()) {
         let n_columns = (tile.columns.end - tile.columns.start) as usize;
         tiles.rows(&tile, |number, row| {
             if recipe.is_flat() {
@@ -94,19 +86,7 @@ pub fn dequantize_parts(
                 return scatter(recipe.size(), window, first, &singles, to, into);
             }
             let at = place(window, &tile, number) * width;
-            let into = &mut into[at..][..n_columns * width];
-            match to {
-                Dtype::BF16 => row.weigh_brain(store, into),
-                Dtype::F32 => row.weigh::<Single>(store, into),
-                _ => {
-                    singles.resize(n_columns * 4, 0);
-                    casted.resize(n_columns * width, 0);
-                    row.weigh::<Single>(Store::Through, &mut singles);
-                    cast(Dtype::F32, &singles, to, &mut casted)?;
-                    put_all(store, &casted, into);
-                }
-            }
-            Ok(())
+            row.put(to, store, &mut casts, &mut into[at..][..n_columns * width])
         })?;
     }
     Ok(())

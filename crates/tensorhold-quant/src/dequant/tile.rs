@@ -4,9 +4,19 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
 use super::lent::{Lender, Lent, LentNumbers, PartBytes};
 use super::lookup::{Lookup, Magnitudes, Pairs};
+use super::turn::Turned;
 use super::value::{Columns, Groups, Row, Tables};
 use super::zeros::LentZeros;
-use crate::scheme::{Axis, Effect, Recipe, Window};
+use crate::scheme::{Axis, Effect, Recipe, RowRuns, Window};
+
+/// Rows and columns of a tile where codes lie in rows: as many columns as there are, since what reads ahead follows a line.
+const WIDE: [u64; 2] = [32, 16384];
+/// The same where they are turned: what is turned stays in the second cache.
+const TURNED: [u64; 2] = [256, 2048];
+/// The same where the groups of columns are listed: any columns of a row need the tables of all.
+const LISTED: [u64; 2] = [128, 8192];
+/// The same where they are taken out one by one.
+const TALL: [u64; 2] = [128, 1024];
 
 /// What the tiles of one window are made of.
 pub(super) struct Tiles<'a> {
@@ -15,13 +25,20 @@ pub(super) struct Tiles<'a> {
     scales: LentNumbers<'a>,
     global: Option<LentNumbers<'a>>,
     zeros: LentZeros<'a>,
-    /// The group of every column of the window.
+    /// The group of every column of the window, where they do not follow one another.
     group_index: Option<Vec<u32>>,
     first_column: u64,
+    runs: Option<RowRuns>,
     lookup: Option<Lookup>,
-    /// Room for the codes of a row, or of a tile.
-    unpacked: Vec<u8>,
+    codes_room: CodesRoom,
     buffers: Buffers,
+}
+
+/// Room for the codes of a row, or of a tile.
+#[derive(Default)]
+struct CodesRoom {
+    turned: Turned,
+    unpacked: Vec<u8>,
 }
 
 /// Room for the groups of a tile, and for the numbers and tables of one row.
@@ -54,18 +71,32 @@ impl<'a> Tiles<'a> {
         let zeros = LentZeros::new(&recipe.zeros, &mut lender)?;
         let index = recipe.group_index.as_ref();
         let index = index.map(|index| group_index(index.part, lender.lend(index)?.bytes(), recipe));
+        let first = inner.columns.start;
+        let index = index.transpose()?;
+        let index = index.filter(|index| !follow(index, first, recipe.groups.columns));
         Ok(Tiles {
             recipe,
             codes,
             scales,
             global,
             zeros,
-            group_index: index.transpose()?,
-            first_column: inner.columns.start,
-            lookup: Lookup::of(recipe, to),
-            unpacked: Vec::new(),
+            lookup: Lookup::of(recipe, index.is_some(), to),
+            group_index: index,
+            first_column: first,
+            runs: recipe.codes.row_runs(),
+            codes_room: CodesRoom::default(),
             buffers: Buffers::default(),
         })
+    }
+
+    /// The most rows and columns that a tile has.
+    pub(super) fn size(&self) -> [u64; 2] {
+        match (self.recipe.codes.lines, self.runs) {
+            (Axis::Columns, _) => WIDE,
+            (Axis::Rows, None) => TALL,
+            (Axis::Rows, Some(_)) if self.group_index.is_some() => LISTED,
+            (Axis::Rows, Some(_)) => TURNED,
+        }
     }
 
     /// Gives `use_` every row of the one matrix of `tile`, with its number in it.
@@ -77,20 +108,20 @@ impl<'a> Tiles<'a> {
         let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
         let grid = self.grid(tile);
         self.read_scales(tile, &grid)?;
-        let (mut buffers, mut unpacked) = (
+        let (mut buffers, mut codes_room) = (
             core::mem::take(&mut self.buffers),
-            core::mem::take(&mut self.unpacked),
+            core::mem::take(&mut self.codes_room),
         );
         buffers.numbers.resize(n_columns, 0.0);
         let lookup = self.lookup_of(tile);
         for row in 0..n_rows {
-            let codes = self.codes_of(tile, row, lookup, &mut unpacked)?;
+            let codes = self.codes_of(tile, row, lookup, &mut codes_room)?;
             use_(
                 row,
                 &mut self.row(tile, &grid, (row, codes), lookup, &mut buffers),
             )?;
         }
-        (self.buffers, self.unpacked) = (buffers, unpacked);
+        (self.buffers, self.codes_room) = (buffers, codes_room);
         Ok(())
     }
 
@@ -101,27 +132,52 @@ impl<'a> Tiles<'a> {
             .filter(|lookup| !(begins_in_byte && matches!(lookup, Lookup::Pairs(_))))
     }
 
-    /// The codes of a row of `tile` as `lookup` takes them: as they lie in their part, or unpacked into `room`.
+    /// The codes of a row of `tile` as `lookup` takes them: as they lie in their part, or out of `room`.
     fn codes_of<'r>(
         &mut self,
         tile: &Window,
         row: usize,
         lookup: Option<Lookup>,
-        room: &'r mut Vec<u8>,
+        room: &'r mut CodesRoom,
     ) -> Result<&'r [u8]>
     where
         'a: 'r,
     {
-        let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
-        let first = tile.rows.start + row as u64;
-        let rows = |count: usize| Window {
-            rows: first..first + count as u64,
-            ..tile.clone()
+        let Some(runs) = self.runs else {
+            return self.codes_one_by_one(tile, row, &mut room.unpacked);
         };
-        if matches!(lookup, Some(Lookup::Pairs(_))) || self.recipe.codes.has_bytes_in_rows() {
-            return self.codes.run(&rows(1));
+        let order = runs.order()?;
+        let bytes = order.bytes_of(tile.columns.clone())?;
+        let bytes = bytes.start..bytes.end;
+        let run = match runs {
+            RowRuns::Lie(_) => {
+                let line = tile.rows.start + row as u64;
+                self.codes.line(tile.experts.start, line, bytes)
+            }
+            RowRuns::Across(_) | RowRuns::Spread(_) => {
+                if row == 0 {
+                    room.turned.fill(&self.codes, runs, tile)?;
+                }
+                room.turned.run(row, bytes)
+            }
+        };
+        if order.is_bytes() || matches!(lookup, Some(Lookup::Pairs(_))) {
+            return Ok(run);
         }
-        // Where codes go along the lines, those of a row are still in the caches when they become weights.
+        let n_columns = tile.columns.end - tile.columns.start;
+        room.unpacked.resize(n_columns as usize, 0);
+        order.unpack(run, tile.columns.start, &mut room.unpacked)?;
+        Ok(&room.unpacked)
+    }
+
+    /// The codes of a row of `tile`, those of all rows of which are taken out together where they go along the lines.
+    fn codes_one_by_one<'r>(
+        &mut self,
+        tile: &Window,
+        row: usize,
+        room: &'r mut Vec<u8>,
+    ) -> Result<&'r [u8]> {
+        let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
         let together = match self.recipe.codes.lines {
             Axis::Columns => 1,
             Axis::Rows => n_rows,
@@ -129,7 +185,12 @@ impl<'a> Tiles<'a> {
         room.resize(together * n_columns, 0);
         let place = row % together;
         if place == 0 {
-            self.codes.codes(&rows(together), room)?;
+            let first = tile.rows.start + row as u64;
+            let rows = Window {
+                rows: first..first + together as u64,
+                ..tile.clone()
+            };
+            self.codes.codes(&rows, room)?;
         }
         Ok(&room[place * n_columns..][..n_columns])
     }
@@ -191,14 +252,19 @@ impl<'a> Tiles<'a> {
 
     /// The groups of `tile`, from the first to the last where they do not follow one another.
     fn grid(&self, tile: &Window) -> Window {
-        let mut grid = self.recipe.grid(tile);
-        if self.group_index.is_some() {
-            let index = self.index_of(tile);
-            let first = index.iter().min().map_or(0, |group| u64::from(*group));
-            let end = index.iter().max().map_or(0, |group| u64::from(*group) + 1);
-            grid.columns = first..end;
+        let size = self.recipe.groups.columns;
+        let columns = match &self.group_index {
+            Some(_) => {
+                let index = self.index_of(tile);
+                let first = index.iter().min().map_or(0, |group| u64::from(*group));
+                first..index.iter().max().map_or(0, |group| u64::from(*group) + 1)
+            }
+            None => tile.columns.start / size..tile.columns.end.div_ceil(size),
+        };
+        Window {
+            columns,
+            ..self.recipe.grid(tile)
         }
-        grid
     }
 
     /// Fills the buffers with the scales and zeros of the groups of `grid`.
@@ -219,6 +285,12 @@ impl<'a> Tiles<'a> {
         zeros.resize(n_rows * n_columns, 0.0);
         self.zeros.read(grid, zeros)
     }
+}
+
+/// Whether these are the groups of the columns from `first` on where each has `size` that follow one another.
+fn follow(groups: &[u32], first: u64, size: u64) -> bool {
+    let mut each = groups.iter().zip(first..);
+    each.all(|(group, column)| u64::from(*group) == column / size)
 }
 
 /// The groups in the bytes of a part, each of which is one of those that have scales.

@@ -5,8 +5,11 @@
 
 use core::ops::Range;
 
+use tensorhold_core::{Dtype, Result};
+
 use super::lookup::{Magnitudes, Pairs};
-use super::store::{Store, put};
+use super::store::{Store, put, put_all};
+use crate::cast;
 use crate::cast::decode::{Decode, F8E4m3, F8E5m2};
 use crate::cast::encode::{Bf16OnesNan, Encode};
 use crate::cast::level::{Level, Work};
@@ -135,21 +138,49 @@ pub(super) enum Tables<'a> {
     Pairs(PairOrder, &'a mut Pairs),
 }
 
+/// Room for a row on its way to types that take a cast.
+#[derive(Default)]
+pub(super) struct Casts {
+    singles: Vec<u8>,
+    casted: Vec<u8>,
+}
+
 impl Row<'_> {
-    /// Writes the weights into `into` as BF16, by tables where they serve.
-    pub(super) fn weigh_brain(&mut self, store: Store, into: &mut [u8]) {
-        let elements = Brain::elements(into);
+    /// Writes the weights into `into`, as elements of type `to`, by tables where they serve.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where weights cannot become elements of this type.
+    pub(super) fn put(
+        &mut self,
+        to: Dtype,
+        store: Store,
+        casts: &mut Casts,
+        into: &mut [u8],
+    ) -> Result<()> {
         let is_done = match self.tables.take() {
-            Some(Tables::Magnitudes(tables)) => tables.weigh(self, store, elements),
+            Some(Tables::Magnitudes(tables)) => {
+                tables.put(self, to, store, into.as_chunks_mut().0)?
+            }
             Some(Tables::Pairs(order, tables)) => {
-                tables.weigh(self, order, store, elements);
+                tables.put(self, order, to, store, into.as_chunks_mut().0)?;
                 true
             }
             None => false,
         };
-        if !is_done {
-            self.weigh::<Brain>(store, into);
+        match to {
+            _ if is_done => {}
+            Dtype::BF16 => self.weigh::<Brain>(store, into),
+            Dtype::F32 => self.weigh::<Single>(store, into),
+            _ => {
+                let Casts { singles, casted } = casts;
+                singles.resize(self.codes.len() * 4, 0);
+                casted.resize(into.len(), 0);
+                self.weigh::<Single>(Store::Through, singles);
+                cast(Dtype::F32, singles, to, casted)?;
+                put_all(store, casted, into);
+            }
         }
+        Ok(())
     }
 
     /// A row of other codes, whose weights are made in the same way; `numbers` is as long where values are no arithmetic of codes.
@@ -273,18 +304,15 @@ impl<E: Element, T: Copy, F: Fn(T) -> f32 + Copy, const PAST: bool> Work
 /// Makes weights of a row of codes, group by group.
 #[inline(always)]
 fn by_group<E: Element, T: Copy, const PAST: bool>(
-    mut from: &[T],
+    from: &[T],
     groups: Groups<'_>,
     weight: impl Fn(T, f32, f32) -> f32 + Copy,
-    mut into: &mut [E::Bytes],
+    into: &mut [E::Bytes],
 ) {
     let Groups { scales, zeros, .. } = groups;
     match groups.columns {
         Columns::Follow { size: 1, .. } => {
-            let groups = scales.iter().zip(zeros);
-            for ((code, into), (scale, zero)) in from.iter().zip(into).zip(groups) {
-                *into = E::of(weight(*code, *scale, *zero));
-            }
+            each_own::<E, T, PAST>(from, |place| (scales[place], zeros[place]), weight, into);
         }
         Columns::Follow { first, size } => {
             let n_first = first.min(from.len());
@@ -300,15 +328,40 @@ fn by_group<E: Element, T: Copy, const PAST: bool>(
             }
         }
         Columns::Listed { groups, first } => {
-            for run in groups.chunk_by(|group, next| group == next) {
-                let group = run[0] as usize - first;
-                let (head, rest) = from.split_at(run.len());
-                let (into_head, into_rest) = into.split_at_mut(run.len());
-                let (scale, zero) = (scales[group], zeros[group]);
-                each::<E, T, PAST>(head, into_head, |code| weight(code, scale, zero));
-                (from, into) = (rest, into_rest);
-            }
+            let group = |place: usize| {
+                let group = groups[place] as usize - first;
+                (scales[group], zeros[group])
+            };
+            each_own::<E, T, PAST>(from, group, weight, into);
         }
+    }
+}
+
+/// Makes weights of codes each of which has a scale and a zero of its own.
+#[inline(always)]
+fn each_own<E: Element, T: Copy, const PAST: bool>(
+    from: &[T],
+    group: impl Fn(usize) -> (f32, f32),
+    weight: impl Fn(T, f32, f32) -> f32,
+    into: &mut [E::Bytes],
+) {
+    let blocks = from.chunks(BLOCK).zip(into.chunks_mut(BLOCK));
+    for (number, (from, into)) in blocks.enumerate() {
+        let (mut scales, mut zeros) = ([0.0; BLOCK], [0.0; BLOCK]);
+        for (place, (scale, zero)) in scales
+            .iter_mut()
+            .zip(&mut zeros)
+            .enumerate()
+            .take(from.len())
+        {
+            (*scale, *zero) = group(number * BLOCK + place);
+        }
+        let mut made = [E::Bytes::default(); BLOCK];
+        let groups = scales.iter().zip(&zeros);
+        for ((code, made), (scale, zero)) in from.iter().zip(&mut made).zip(groups) {
+            *made = E::of(weight(*code, *scale, *zero));
+        }
+        E::put::<PAST>(&made[..into.len()], into);
     }
 }
 

@@ -77,8 +77,8 @@ pub use quanto::QuantoBits;
 pub use recipe::{Effect, Global, Groups, Recipe, Value, Zeros};
 pub(crate) use sparse::Line;
 pub use sparse::{Sparse, SparseBitmask};
-pub(crate) use stored::INTERLEAVED;
 pub use stored::{Axis, Entries, Packed, Stored};
+pub(crate) use stored::{INTERLEAVED, RowRuns};
 pub use window::{Need, Window};
 
 use tensorhold_core::Result;

@@ -5,9 +5,9 @@ use core::ops::Range;
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
 use super::Window;
+use crate::codec::BitOrder;
 #[cfg(doc)]
 use crate::codec::BlockedScales;
-use crate::codec::{BitOrder, PairOrder};
 
 const TILE_ROWS: u64 = 128;
 const TILE_COLUMNS: u64 = 4;
@@ -44,6 +44,28 @@ pub enum Entries {
     /// They have codes of 4 bits in [`BitOrder::AWQ_FAST`], in lines of four rows: 64 codes of each of the four, then
     /// the next 64 of each.
     Interleaved,
+}
+
+/// How the codes of a row come to lie one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowRuns {
+    /// They do.
+    Lie(BitOrder),
+    /// A row has an element of each line: these, put one behind the other.
+    Across(BitOrder),
+    /// Each element of 4 bytes has a code of 4 bits of eight rows; of those, this nibble. Eight elements of eight lines become
+    /// elements of eight rows, each of which has codes in the order [`RowRuns::order`].
+    Spread([u8; 8]),
+}
+
+impl RowRuns {
+    /// The order of codes in the run of a row.
+    pub(crate) fn order(self) -> Result<BitOrder> {
+        match self {
+            RowRuns::Lie(order) | RowRuns::Across(order) => Ok(order),
+            RowRuns::Spread(_) => BitOrder::lsb_words(4),
+        }
+    }
 }
 
 /// Matrices of codes or of numbers, one for each expert, as they lie in a tensor.
@@ -158,25 +180,27 @@ impl Stored {
         }
     }
 
-    /// Whether the codes of a row are a run of bytes, one code in each.
-    pub(crate) fn has_bytes_in_rows(&self) -> bool {
-        self.order_in_rows().is_some_and(BitOrder::is_bytes)
-    }
-
-    /// How the codes of a row lie in a byte, where they are a run of bytes with two in each.
-    pub(crate) fn pair_order(&self) -> Option<PairOrder> {
-        self.order_in_rows().and_then(BitOrder::pair_order)
-    }
-
-    /// The order of codes where those of a row are a run.
-    fn order_in_rows(&self) -> Option<BitOrder> {
-        let is_run = self.lines == Axis::Columns;
-        match self.entries {
-            Entries::Packed(Packed { order, along }) => {
-                (is_run && along == Axis::Columns).then_some(order)
+    /// How the codes of a row come to be a run; `None` where they can only be taken out one by one.
+    pub(crate) fn row_runs(&self) -> Option<RowRuns> {
+        let packed = match self.entries {
+            Entries::Packed(packed) => packed,
+            Entries::Elements => Packed {
+                order: BitOrder::lsb(8).ok()?,
+                along: Axis::Columns,
+            },
+            Entries::Tiles | Entries::Interleaved => return None,
+        };
+        let Packed { order, along } = packed;
+        match (self.lines, along) {
+            (Axis::Columns, Axis::Columns) => Some(RowRuns::Lie(order)),
+            (Axis::Rows, Axis::Columns) => {
+                let fills = order.element_bytes() == Some(self.width_bytes());
+                (fills && !order.has_parts()).then_some(RowRuns::Across(order))
             }
-            Entries::Elements if is_run => BitOrder::lsb(8).ok(),
-            Entries::Elements | Entries::Tiles | Entries::Interleaved => None,
+            (Axis::Rows, Axis::Rows) if self.width_bytes() == 4 => {
+                order.nibbles_of_word().map(RowRuns::Spread)
+            }
+            _ => None,
         }
     }
 

@@ -24,13 +24,14 @@ fn recipe(float: FloatCode) -> (Recipe, Vec<Vec<u8>>) {
     (recipe, vec![codes, scales])
 }
 
-/// BF16 of windows that begin and end anywhere, beside the same weights as F32, rounded once.
+/// Weights of 16 bits of windows that begin and end anywhere, beside the same weights as F32, rounded once.
 fn check(recipe: &Recipe, parts: &[Vec<u8>]) {
     for (rows, columns) in [
         (0..16, 0..1300),
         (3..32, 6..1299),
         (3..32, 5..420),
         (8..9, 64..65),
+        (9..11, 34..97),
     ] {
         let window = Window {
             rows,
@@ -43,13 +44,15 @@ fn check(recipe: &Recipe, parts: &[Vec<u8>]) {
         let n_weights = (size[0] * size[1]) as usize;
         let mut singles = vec![0; n_weights * 4];
         dequantize(recipe, &window, &given, Dtype::F32, &mut singles).unwrap();
-        let mut expected = vec![0; n_weights * 2];
-        cast(Dtype::F32, &singles, Dtype::BF16, &mut expected).unwrap();
         let spans = spanned(recipe, &window, parts);
-        for store in [Store::Through, Store::Past] {
-            let mut found = vec![0; n_weights * 2];
-            dequantize_parts(recipe, &window, &spans, Dtype::BF16, store, &mut found).unwrap();
-            assert!(found == expected, "{recipe:?} {window:?} {store:?}");
+        for to in [Dtype::BF16, Dtype::F16] {
+            let mut expected = vec![0; n_weights * 2];
+            cast(Dtype::F32, &singles, to, &mut expected).unwrap();
+            for store in [Store::Through, Store::Past] {
+                let mut found = vec![0; n_weights * 2];
+                dequantize_parts(recipe, &window, &spans, to, store, &mut found).unwrap();
+                assert!(found == expected, "{recipe:?} {window:?} {to} {store:?}");
+            }
         }
     }
 }
@@ -62,47 +65,72 @@ fn floats_are_those_computed_in_f32_and_rounded_once() {
     }
 }
 
+/// As many bytes as `stored` has.
+fn noise(stored: &Stored) -> Vec<u8> {
+    let n_elements: u64 = stored.view().unwrap().iter().product();
+    let n_bytes = n_elements * u64::from(stored.dtype.width_bytes().unwrap());
+    let bytes = (0..n_bytes as u32).map(|place| place.wrapping_mul(2_654_435_761) >> 24);
+    bytes.map(|byte| byte as u8).collect()
+}
+
+/// Codes of 4 bits in every way in which those of a row are, or become, a run.
+fn ways() -> [Stored; 5] {
+    use Axis::{Columns, Rows};
+    let words = BitOrder::lsb_words(4).unwrap();
+    let stored = |order, dtype, lines, along| Stored {
+        lines,
+        dtype,
+        size: [1, 32, 1300],
+        entries: Entries::Packed(Packed { order, along }),
+        ..small().codes
+    };
+    [
+        stored(BitOrder::lsb(4).unwrap(), Dtype::U8, Columns, Columns),
+        stored(BitOrder::HIGH_NIBBLE_FIRST, Dtype::U8, Columns, Columns),
+        stored(words, Dtype::I32, Rows, Columns),
+        stored(words, Dtype::I32, Rows, Rows),
+        stored(BitOrder::AWQ, Dtype::I32, Rows, Rows),
+    ]
+}
+
 #[test]
 fn codes_of_4_bits_are_those_computed_in_f32_and_rounded_once() {
-    let (like, mut parts) = recipe(FloatCode::E2m1);
-    parts[0].truncate(32 * 650);
-    let orders = [BitOrder::lsb(4).unwrap(), BitOrder::HIGH_NIBBLE_FIRST];
+    let (like, like_parts) = recipe(FloatCode::E2m1);
     let values = [
         (Value::Unsigned, Zeros::Constant(8.0)),
         (Value::Signed, Zeros::None),
         (Value::Float(FloatCode::E2m1), Zeros::Factor(0.3)),
         (Value::Table(FourBitTable::NF4), Zeros::None),
-        (Value::Unsigned, Zeros::Bias(like.scales.clone())),
     ];
-    for (order, (value, zeros)) in orders
-        .into_iter()
-        .flat_map(|order| values.clone().map(|value| (order, value)))
-    {
+    for (codes, (value, zeros)) in ways().into_iter().zip(values.into_iter().cycle()) {
         for columns in [32, 64, 100, 333, 1300] {
-            let mut recipe = like.clone();
-            recipe.codes.entries = Entries::Packed(Packed {
-                order,
-                along: Axis::Columns,
-            });
-            recipe.value = value;
-            recipe.groups = Groups { rows: 16, columns };
             let n_groups = 1300_u64.div_ceil(columns);
+            let mut recipe = like.clone();
+            (recipe.codes, recipe.value) = (codes.clone(), value);
+            recipe.zeros = zeros.clone();
+            recipe.groups = Groups { rows: 16, columns };
             recipe.scales.stored.size = [1, 2, n_groups];
-            let scales: Vec<u8> = parts[1]
-                .iter()
-                .copied()
-                .cycle()
-                .take(8 * n_groups as usize)
-                .collect();
-            let mut given = vec![parts[0].clone(), scales.clone()];
-            recipe.zeros = match &zeros {
-                Zeros::Bias(_) => {
-                    given.push(scales);
-                    Zeros::Bias(recipe.scales.clone())
-                }
-                zeros => zeros.clone(),
-            };
-            check(&recipe, &given);
+            let scales = like_parts[1].iter().copied().cycle();
+            let scales: Vec<u8> = scales.take(8 * n_groups as usize).collect();
+            let mut parts = vec![noise(&codes), scales];
+            check(&recipe, &parts);
+            recipe.group_index = Some(Stored {
+                part: "index",
+                dtype: Dtype::I32,
+                size: [1, 1, 1300],
+                ..like.scales.stored.clone()
+            });
+            // Some of anywhere, and some that follow one another.
+            for apart in [7919, 1] {
+                let group = |column: u64| (column * apart % 1300 / columns) as u32;
+                parts.push(
+                    (0..1300)
+                        .flat_map(|column| group(column).to_le_bytes())
+                        .collect(),
+                );
+                check(&recipe, &parts);
+                parts.pop();
+            }
         }
     }
 }

@@ -1,14 +1,16 @@
-//! Floats of 8 bits as BF16 by tables: of a scale that many codes share, each magnitude is computed once.
+//! Floats of 8 bits by tables: of a scale that many codes share, each magnitude is computed once.
 //!
 //! ```text
-//! tables: low and high byte of the BF16 of every magnitude, 128 of each
+//! tables: low and high byte of the weight of every magnitude, 128 of each
 //! 64 codes: two look-ups by their low 7 bits; the sign goes into the high bytes; low and high bytes side by side
 //! ```
 //!
-//! It takes the byte permutations of AVX-512 VBMI; elsewhere, and where a scale is negative, weights are computed one by one.
+//! It takes the byte permutations of AVX-512 VBMI; elsewhere, and where a scale is not positive and finite, weights are computed one by one.
+
+use tensorhold_core::{Dtype, Result};
 
 use super::super::store::Store;
-use super::super::value::{Brain, Columns, Groups, Row, Rule, runs};
+use super::super::value::{Casts, Columns, Groups, Row, Rule, runs};
 
 /// Codes that are looked up together.
 const N: usize = 64;
@@ -46,38 +48,45 @@ fn has_permutations() -> bool {
 }
 
 impl Magnitudes {
-    /// Writes the weights of `row` into `into`, where tables serve; gives `false`, having written nothing, where they do not.
-    pub(in super::super) fn weigh(
+    /// Writes the weights of `row` into `into`, as elements of 16 bits of type `to`, where tables serve; gives `false`, having written
+    /// nothing, where they do not.
+    ///
+    /// # Errors
+    /// Those of a cast.
+    pub(in super::super) fn put(
         &mut self,
         row: &Row<'_>,
+        to: Dtype,
         store: Store,
         into: &mut [[u8; 2]],
-    ) -> bool {
+    ) -> Result<bool> {
         let Groups {
             scales, columns, ..
         } = row.groups;
         let (Columns::Follow { first, size }, Rule::Scale) = (columns, row.groups.rule) else {
-            return false;
+            return Ok(false);
         };
-        if scales.iter().any(|scale| scale.is_sign_negative()) || !has_permutations() {
-            return false;
+        // The sign of a weight is that of its code, but where it is made of a NaN or of infinity times nothing.
+        let keeps_sign = |scale: &f32| *scale > 0.0 && scale.is_finite();
+        if !scales.iter().all(keeps_sign) || !has_permutations() {
+            return Ok(false);
         }
         let runs = runs(first, size, row.codes.len());
         for (group, (run, &scale)) in runs.zip(scales).enumerate() {
-            let table = self.table(group, scale, row);
+            let table = self.table(group, scale, row, to)?;
             let (codes, into) = (&row.codes[run.clone()], &mut into[run]);
             let (whole, tail) = codes.as_chunks();
             let (into_whole, into_tail) = into.as_chunks_mut();
             look_up(table, store, whole, into_whole);
             if !tail.is_empty() {
-                weigh(row, tail, scale, into_tail);
+                weigh(row, tail, scale, to, into_tail)?;
             }
         }
-        true
+        Ok(true)
     }
 
     /// The table of a scale, at the place of its group.
-    fn table(&mut self, group: usize, scale: f32, row: &Row<'_>) -> &Table {
+    fn table(&mut self, group: usize, scale: f32, row: &Row<'_>, to: Dtype) -> Result<&Table> {
         if self.0.len() <= group {
             self.0.resize_with(group + 1, || Table {
                 scale: -1.0,
@@ -89,17 +98,17 @@ impl Magnitudes {
         if table.scale.to_bits() != scale.to_bits() {
             let codes: [u8; 128] = std::array::from_fn(|code| code as u8);
             let mut weights = [[0; 2]; 128];
-            weigh(row, &codes, scale, &mut weights);
+            weigh(row, &codes, scale, to, &mut weights)?;
             table.scale = scale;
             table.low = weights.map(|[low, _]| low);
             table.high = weights.map(|[_, high]| high);
         }
-        table
+        Ok(table)
     }
 }
 
 /// Writes the weights that `codes` have with one scale, computed like those of `row`.
-fn weigh(row: &Row<'_>, codes: &[u8], scale: f32, into: &mut [[u8; 2]]) {
+fn weigh(row: &Row<'_>, codes: &[u8], scale: f32, to: Dtype, into: &mut [[u8; 2]]) -> Result<()> {
     let groups = Groups {
         scales: &[scale],
         zeros: &[0.0],
@@ -109,8 +118,13 @@ fn weigh(row: &Row<'_>, codes: &[u8], scale: f32, into: &mut [[u8; 2]]) {
         },
         ..row.groups
     };
-    row.of(codes, groups, &mut [])
-        .weigh::<Brain>(Store::Through, into.as_flattened_mut());
+    let mut row = row.of(codes, groups, &mut []);
+    row.put(
+        to,
+        Store::Through,
+        &mut Casts::default(),
+        into.as_flattened_mut(),
+    )
 }
 
 #[cfg(target_arch = "x86_64")]

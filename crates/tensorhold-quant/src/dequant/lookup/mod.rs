@@ -1,4 +1,4 @@
-//! BF16 by tables, where many codes share a scale and the processor looks up many at a time.
+//! BF16 and F16 by tables, where many codes share a scale and the processor looks up many at a time.
 
 mod magnitudes;
 mod pairs;
@@ -21,19 +21,20 @@ pub(super) enum Lookup {
 }
 
 impl Lookup {
-    /// What serves `recipe` where weights become elements of type `to`.
-    pub(super) fn of(recipe: &Recipe, to: Dtype) -> Option<Lookup> {
-        if to != Dtype::BF16 || recipe.is_flat() || recipe.group_index.is_some() {
+    /// What serves `recipe`, the groups of whose columns are listed or not, where weights become elements of type `to`.
+    pub(super) fn of(recipe: &Recipe, is_listed: bool, to: Dtype) -> Option<Lookup> {
+        if !matches!(to, Dtype::BF16 | Dtype::F16) || recipe.is_flat() {
             return None;
         }
+        let groups = recipe.groups;
         let is_signed = matches!(
             recipe.value,
             Value::Float(FloatCode::E4m3 | FloatCode::E5m2)
         );
-        if is_signed && magnitudes::are_worth_it(recipe.groups.rows, recipe.groups.columns) {
+        if is_signed && !is_listed && magnitudes::are_worth_it(groups.rows, groups.columns) {
             return Some(Lookup::Magnitudes);
         }
-        let order = recipe.codes.pair_order()?;
-        pairs::are_worth_it(recipe.groups.columns).then_some(Lookup::Pairs(order))
+        let order = recipe.codes.row_runs()?.order().ok()?.pair_order()?;
+        pairs::are_worth_it(groups.columns, is_listed).then_some(Lookup::Pairs(order))
     }
 }

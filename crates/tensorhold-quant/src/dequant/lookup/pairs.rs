@@ -1,27 +1,30 @@
-//! Codes of 4 bits as BF16 by tables: of a group, the weight of each of the 16 codes is computed once.
+//! Codes of 4 bits by tables: of a group, the weight of each of the 16 codes is computed once.
 //!
 //! ```text
 //! tables: the 16 weights of every group of a row, computed like any weights
 //! 32 codes: each byte in a lane of 32 bits, one code in its lower and one in its upper half; one look-up of both halves
 //! ```
 //!
-//! It takes the permutation of AVX-512 BW; elsewhere codes are unpacked, and weights computed one by one.
+//! It takes the permutation of AVX-512 BW; elsewhere codes are unpacked, and weights computed one by one. Where the groups of columns
+//! are listed, weights are looked up one by one, on any processor.
 
 use core::ops::Range;
 
-use super::super::store::Store;
-use super::super::value::{Brain, Columns, Groups, Row, runs};
+use tensorhold_core::{Dtype, Result};
+
+use super::super::store::{Store, put_all};
+use super::super::value::{Casts, Columns, Groups, Row, runs};
 use crate::codec::PairOrder;
 
 /// The codes that there are, each of which has a weight in a table.
 const N_CODES: usize = 16;
 
-/// Codes of which a byte has two and a line of BF16 has all.
+/// Codes that lie in 16 bytes, and whose weights fill a line of a cache.
 const N: usize = 32;
 
 /// Whether groups of so many columns are worth a table each, and the processor has what it takes.
-pub(super) fn are_worth_it(columns: u64) -> bool {
-    columns >= N as u64 && columns.is_multiple_of(2) && has_permutation()
+pub(super) fn are_worth_it(columns: u64, is_listed: bool) -> bool {
+    columns >= N as u64 && (is_listed || columns.is_multiple_of(2) && has_permutation())
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -41,20 +44,22 @@ pub(in super::super) struct Pairs {
     codes: Vec<u8>,
     numbers: Vec<f32>,
     tables: Vec<u8>,
+    casts: Casts,
 }
 
 impl Pairs {
-    /// Writes the weights of `row`, whose codes are two in a byte, into `into`.
-    pub(in super::super) fn weigh(
+    /// Writes the weights of `row`, whose codes are two in a byte, into `into`, as elements of 16 bits of type `to`.
+    ///
+    /// # Errors
+    /// Those of a cast.
+    pub(in super::super) fn put(
         &mut self,
         row: &Row<'_>,
         order: PairOrder,
+        to: Dtype,
         store: Store,
         into: &mut [[u8; 2]],
-    ) {
-        let Columns::Follow { first, size } = row.groups.columns else {
-            unreachable!("groups that are listed are not looked up");
-        };
+    ) -> Result<()> {
         let n_codes = row.groups.scales.len() * N_CODES;
         if self.codes.len() < n_codes {
             self.codes = (0..n_codes).map(|place| (place % N_CODES) as u8).collect();
@@ -70,10 +75,79 @@ impl Pairs {
         };
         let tables = &mut self.tables[..n_codes * 2];
         row.of(&self.codes[..n_codes], groups, &mut self.numbers[..n_codes])
-            .weigh::<Brain>(Store::Through, tables);
-        let runs = runs(first, size, into.len());
-        look_up(tables.as_chunks().0, runs, (order, row.codes), store, into);
+            .put(to, Store::Through, &mut self.casts, tables)?;
+        let codes = (order, row.codes);
+        match row.groups.columns {
+            Columns::Follow { first, size } => {
+                let runs = runs(first, size, into.len());
+                look_up(tables.as_chunks().0, runs, codes, store, into);
+            }
+            Columns::Listed { groups, first } => {
+                let tables = tables.as_chunks().0.as_chunks().0;
+                let groups = (groups, first);
+                match order {
+                    PairOrder::LowFirst => {
+                        look_up_each::<false>(tables, groups, row.codes, store, into)
+                    }
+                    PairOrder::HighFirst => {
+                        look_up_each::<true>(tables, groups, row.codes, store, into)
+                    }
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// Looks up the code of each column in the table of its group, of which the first table is that of `first`.
+fn look_up_each<const HIGH_FIRST: bool>(
+    tables: &[[[u8; 2]; N_CODES]],
+    (groups, first): (&[u32], usize),
+    packed: &[u8],
+    store: Store,
+    into: &mut [[u8; 2]],
+) {
+    let (whole, tail) = packed.as_chunks();
+    let (whole_groups, tail_groups) = groups.as_chunks();
+    let (whole_into, tail_into) = into.as_chunks_mut::<N>();
+    for ((packed, groups), into) in whole.iter().zip(whole_groups).zip(whole_into) {
+        let made = look_up_block::<HIGH_FIRST>(tables, (groups, first), packed);
+        put_all(store, made.as_flattened(), into.as_flattened_mut());
+    }
+    if let [any, ..] = tail_groups {
+        // With an odd number of codes the bytes of the last may seem to be a whole block.
+        let tail = if tail.is_empty() {
+            &packed[packed.len() - N / 2..]
+        } else {
+            tail
+        };
+        let (mut bytes, mut groups) = ([0; N / 2], [*any; N]);
+        bytes[..tail.len()].copy_from_slice(tail);
+        groups[..tail_groups.len()].copy_from_slice(tail_groups);
+        let made = look_up_block::<HIGH_FIRST>(tables, (&groups, first), &bytes);
+        tail_into.copy_from_slice(&made[..tail_into.len()]);
+    }
+}
+
+#[inline(always)]
+fn look_up_block<const HIGH_FIRST: bool>(
+    tables: &[[[u8; 2]; N_CODES]],
+    (groups, first): (&[u32; N], usize),
+    packed: &[u8; N / 2],
+) -> [[u8; 2]; N] {
+    let mut made = [[0; 2]; N];
+    let pairs = groups
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .zip(made.as_chunks_mut::<2>().0);
+    for (byte, ([group, next], [made, made_next])) in packed.iter().zip(pairs) {
+        let (low, high) = (usize::from(byte & 15), usize::from(byte >> 4));
+        let (code, code_next) = if HIGH_FIRST { (high, low) } else { (low, high) };
+        *made = tables[*group as usize - first][code];
+        *made_next = tables[*next as usize - first][code_next];
+    }
+    made
 }
 
 #[cfg(target_arch = "x86_64")]
