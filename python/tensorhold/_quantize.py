@@ -93,12 +93,14 @@ def quantize(
         target: The folder to write.
         scheme: What weights become. In the format of compressed-tensors `"fp8-tensor"`,
             `"fp8-channel"`, `"fp8-block"`, `"int8-channel"`, `"int4"`, `"int4-asym"`, `"int8"`,
-            `"int8-asym"` (and so 2 to 7 bits), `"mxfp4"`, `"mxfp8"` and `"nvfp4"`; in version 2
+            `"int8-asym"` (and so 2 to 7 bits), `"mxfp4"`, `"mxfp8"` and `"nvfp4"`; in that of
+            DeepSeek `"fp8-finegrained"`, which is for experts in one tensor, too; in version 2
             of GPTQ `"gptq-int4"`, `"gptq-int4-asym"` (and so 2, 3 and 8 bits).
         group_size: Inputs that share a scale, for integers: 128 where `None`, all of them with 0.
-        block: Rows and columns of a block, for `"fp8-block"`: 128 and 128 where `None`.
+        block: Rows and columns of a block, for `"fp8-block"` and `"fp8-finegrained"`: 128 and 128
+            where `None`.
         scale_dtype: The type of scales, in which everything is computed: F32, BF16 or F16. That
-            of each weight where `None`; F16 for GPTQ of F32.
+            of each weight where `None`, but F16 for GPTQ of F32, and F32 for `"fp8-finegrained"`.
         include: Patterns of names: only these are quantized, embeddings and the like too. `*` is
             one part of a name between dots, `**` any number of them.
         ignore: Patterns of names that are left as they are.

@@ -21,7 +21,8 @@ use crate::rewrite::{Rewrite, with_progress};
 #[derive(Args)]
 #[command(
     after_help = "Schemes (compressed-tensors): fp8-tensor, fp8-channel, fp8-block, int8-channel, int4, int4-asym, int8, int8-asym, mxfp4,\n  \
-    mxfp8, nvfp4; and so int2 to int7. GPTQ version 2: gptq-int4, gptq-int4-asym, gptq-int8, gptq-int8-asym; and so int2 and int3.\n\n\
+    mxfp8, nvfp4; and so int2 to int7. DeepSeek's, for experts in one tensor, too: fp8-finegrained. GPTQ version 2:\n  \
+    gptq-int4, gptq-int4-asym, gptq-int8, gptq-int8-asym; and so int2 and int3.\n\n\
     Examples:\n  tensorhold quantize Llama-3-8B/ Llama-3-8B-FP8/ --scheme fp8-block --verify\n  \
     tensorhold quantize Llama-3-8B/ Llama-3-8B-W4/ --scheme int4 --group-size 64 --ignore '**.down_proj'"
 )]
@@ -34,7 +35,7 @@ pub(crate) struct Quantize {
     /// Inputs that share a scale, for integers: 128 where not said, all of them with 0
     #[arg(long)]
     group_size: Option<u64>,
-    /// Rows and columns of a block, for `fp8-block`: 128x128 where not said
+    /// Rows and columns of a block, for `fp8-block` and `fp8-finegrained`: 128x128 where not said
     #[arg(long, value_parser = parse_block)]
     block: Option<[u64; 2]>,
     /// The type of scales, which all is computed in: f32, bf16 or f16; that of each weight where not said
@@ -107,7 +108,7 @@ impl Quantize {
         }
         writeln!(out, "{BOLD}{}{BOLD:#}", self.sums(&done.tensors))?;
         out.flush()?;
-        note_experts(&done.tensors);
+        note_experts(&self.scheme, &done.tensors);
         Ok(())
     }
 
@@ -155,7 +156,7 @@ fn n_parameters<'t>(tensors: impl Iterator<Item = &'t QuantizedTensor>) -> u64 {
 const N_NAMED: usize = 4;
 
 /// Says by name that most of a model may be as it was.
-fn note_experts(tensors: &[QuantizedTensor]) {
+fn note_experts(scheme: &str, tensors: &[QuantizedTensor]) {
     let experts: Vec<&QuantizedTensor> = tensors
         .iter()
         .filter(|tensor| tensor.kept == Some(Kept::Experts))
@@ -174,7 +175,8 @@ fn note_experts(tensors: &[QuantizedTensor]) {
     let parameters = n_parameters(experts.iter().copied());
     let share = 100.0 * parameters as f64 / n_parameters(tensors.iter()).max(1) as f64;
     print_note(&format!(
-        "{share:.1} % of the parameters stay as they are: no scheme here is for the weights of several experts in one tensor: {}{more}",
+        "{share:.1} % of the parameters stay as they are, since {} does not hold the weights of several experts in one tensor: {}{more}",
+        Escaped(scheme),
         names.join(", ")
     ));
 }

@@ -37,7 +37,7 @@ pub struct QuantizeOptions {
     /// What weights become.
     pub scheme: QuantizeScheme,
     /// The type that scales are stored in and everything is computed in: F32, BF16 or F16. That of each weight where `None`, but
-    /// F16 for GPTQ of F32.
+    /// F16 for GPTQ of F32, and F32 for [`Fp8Finegrained`](QuantizeScheme::Fp8Finegrained).
     pub scale_dtype: Option<Dtype>,
     /// Patterns of names: only these weights are quantized, embeddings and the like too. All that fit where there are none.
     pub include: Vec<String>,
@@ -101,7 +101,7 @@ pub type QuantizeProgress<'a> = RewriteProgress<'a>;
 /// `quantization_config` that engines read, and copies of its [companions](crate::companions).
 ///
 /// Weights are the tensors `*.weight` of two dimensions and type F32, BF16 or F16, but for embeddings, output layers, norms and
-/// routers. All other tensors are written as they are. At most some 10 MiB of weights a thread are in memory. Nothing changes at
+/// routers, and where the scheme has a place for them the weights of several experts in one tensor. All other tensors are written as they are. At most some 10 MiB of weights a thread are in memory. Nothing changes at
 /// `target` until all tensors are written.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ pub fn quantize(
     refuse_own_folder(&source, &target)?;
     let plain = Config::of(&source)?.map_or_else(|| Ok(Plain::empty()), |config| config.plain())?;
     refuse_quantized(&source)?;
-    let kept = choose::choose(&source, &options.include, &options.ignore)?;
+    let kept = choose::choose(&source, options.scheme, &options.include, &options.ignore)?;
     let plan = Plan::of(&source, &kept, options)?;
     let mut done = Quantized {
         paths: Vec::new(),
@@ -165,8 +165,8 @@ impl<'a> Plan<'a> {
         };
         for (tensor, kept) in source.tensors().zip(kept) {
             match (tensor.info().shape, kept) {
-                (&[rows, columns], None) => plan
-                    .add(tensor, [rows, columns], options)
+                (&[.., _, _], None) => plan
+                    .add(tensor, options)
                     .map_err(|error| tensor.file().blame(&tensor.info(), error))?,
                 _ => plan.outputs.push(Output::copied(tensor)),
             }
@@ -180,23 +180,29 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds a weight and the tensors that will hold it.
-    fn add(
-        &mut self,
-        tensor: Tensor<'a>,
-        shape: [u64; 2],
-        options: &QuantizeOptions,
-    ) -> Result<()> {
+    fn add(&mut self, tensor: Tensor<'a>, options: &QuantizeOptions) -> Result<()> {
         let (info, scheme) = (tensor.info(), options.scheme);
         let scales = config::scale_dtype(scheme, info.dtype);
         let scales = options.scale_dtype.unwrap_or(scales);
-        scheme.check_shape(shape)?;
+        let (n_experts, shape, parts) = match *info.shape {
+            [rows, columns] => {
+                scheme.check_shape([rows, columns])?;
+                (1, [rows, columns], scheme.parts([rows, columns], scales)?)
+            }
+            [experts, rows, columns] => {
+                let parts = scheme.parts_of_experts([experts, rows, columns], scales);
+                (experts, [rows, columns], parts)
+            }
+            _ => unreachable!("weights that are chosen have two dimensions, or three"),
+        };
         let module = info.name.strip_suffix("weight").unwrap_or(info.name);
-        let parts = scheme.parts(shape, scales)?.into_iter();
+        let parts = parts.into_iter();
         let number = self.weights.len();
         self.outputs
             .extend(parts.map(|spec| Output::part(module, number, spec)));
         self.weights.push(Weight {
             tensor,
+            n_experts,
             shape,
             scheme,
             coding: scheme.coding(scales)?,
@@ -229,6 +235,24 @@ impl<'a> Plan<'a> {
         Ok(self.source.tensors().zip(kept).map(row).collect())
     }
 
+    /// The modules that an engine would take for quantized ones, and that are not.
+    fn ignored(&self, scheme: QuantizeScheme) -> Vec<String> {
+        let is_head = |weight: &Weight<'_>| weight.tensor.info().name == "lm_head.weight";
+        let mut ignored = ignored(&self.outputs, self.weights.iter().any(is_head));
+        // Engines of other schemes look for matrices alone.
+        if matches!(scheme, QuantizeScheme::Fp8Finegrained { .. }) {
+            let kept = self
+                .outputs
+                .iter()
+                .filter(|output| matches!(output.from, From::Tensor(_)) && output.shape.len() == 3);
+            let modules = kept.filter_map(|output| choose::experts_of(&output.name));
+            ignored.extend(modules.map(str::to_owned));
+            ignored.sort();
+            ignored.dedup();
+        }
+        ignored
+    }
+
     /// The bytes that are written, and those of the source that are compared.
     fn size_bytes(&self, verify: bool) -> Result<u64> {
         let weights = self.weights.iter();
@@ -247,9 +271,10 @@ impl<'a> Plan<'a> {
         done: &mut Quantized,
     ) -> Result<()> {
         let rewrite = &options.rewrite;
-        let is_head = |weight: &Weight<'_>| weight.tensor.info().name == "lm_head.weight";
-        let ignored = ignored(&self.outputs, self.weights.iter().any(is_head));
-        let config = plain.with(&quantization_config(options.scheme, &ignored));
+        let config = plain.with(&quantization_config(
+            options.scheme,
+            &self.ignored(options.scheme),
+        ));
         let durability = rewrite.save.durability;
         let beside = Beside::prepare(self.source, target, Some(&config), durability)?;
         let mut quantizer = Quantizer::new(rewrite.n_threads);

@@ -20,6 +20,7 @@ NAMES = [
     "fp8-tensor",
     "fp8-channel",
     "fp8-block",
+    "fp8-finegrained",
     "int8-channel",
     "int4",
     "int4-asym",

@@ -1,7 +1,10 @@
 //! Which tensors of a checkpoint are weights to quantize.
 
+use std::collections::HashMap;
+
 use tensorhold_core::{Dtype, Error, ErrorKind, Pattern, Result};
 
+use super::scheme::QuantizeScheme;
 use crate::checkpoint::{Checkpoint, Tensor};
 
 /// Why a tensor stays as it is.
@@ -9,7 +12,7 @@ use crate::checkpoint::{Checkpoint, Tensor};
 pub enum Kept {
     /// It is not called `*.weight`.
     Name,
-    /// It has the weights of several experts, three dimensions of F32, BF16 or F16, which no format that is written has a place for.
+    /// It has the weights of several experts, three dimensions of F32, BF16 or F16, which the format that is written has no place for.
     Experts,
     /// It does not have two dimensions.
     Shape,
@@ -42,6 +45,7 @@ impl Kept {
 /// What becomes of each tensor: quantized where `None`.
 pub(super) fn choose(
     source: &Checkpoint,
+    scheme: QuantizeScheme,
     include: &[String],
     ignore: &[String],
 ) -> Result<Vec<Option<Kept>>> {
@@ -49,17 +53,27 @@ pub(super) fn choose(
     let ignore = Patterns::of(ignore);
     let chosen = source
         .tensors()
-        .map(|tensor| one(&tensor, &include, &ignore))
+        .map(|tensor| {
+            let unfit = unfit(&tensor).filter(|why| {
+                *why != Kept::Experts || !takes_experts(scheme, source, tensor.info().name)
+            });
+            one(&tensor, unfit, &include, &ignore)
+        })
         .collect::<Result<Vec<_>>>()?;
     include.require_used(source, "included")?;
     ignore.require_used(source, "ignored")?;
+    require_pairs(source, &chosen)?;
     Ok(chosen)
 }
 
-fn one(tensor: &Tensor<'_>, include: &Patterns, ignore: &Patterns) -> Result<Option<Kept>> {
+fn one(
+    tensor: &Tensor<'_>,
+    unfit: Option<Kept>,
+    include: &Patterns,
+    ignore: &Patterns,
+) -> Result<Option<Kept>> {
     let info = tensor.info();
     let is_included = include.match_any(info.name);
-    let unfit = unfit(tensor);
     Ok(match unfit {
         _ if ignore.match_any(info.name) => Some(Kept::Ignored),
         Some(Kept::Dtype) if is_included && info.shape.len() == 2 => {
@@ -101,6 +115,59 @@ fn has_experts(name: &str, dtype: Dtype, shape: &[u64]) -> bool {
     let is_stack = matches!(shape, [_, rows, columns] if *rows > 1 && *columns > 1);
     let mut parts = name.split('.');
     is_float && is_stack && parts.any(|part| part.contains("expert") || part.contains("moe"))
+}
+
+/// Whether engines that read `scheme` find the weights of several experts where this tensor has them: those of Transformers 5, `[experts,
+/// outputs, inputs]` without a bias, whose blocks end where an expert does.
+fn takes_experts(scheme: QuantizeScheme, source: &Checkpoint, name: &str) -> bool {
+    let QuantizeScheme::Fp8Finegrained { rows, .. } = scheme else {
+        return false;
+    };
+    let Some(module) = experts_of(name) else {
+        return false;
+    };
+    let find = |part: &str| source.find(&format!("{module}.{part}"));
+    let shape = |part: &str| find(part).map(|tensor| tensor.info().shape.to_vec());
+    let (Some(up), Some(down)) = (shape("gate_up_proj"), shape("down_proj")) else {
+        return false;
+    };
+    let is_turned_so = match (&up[..], &down[..]) {
+        (&[experts, both, inputs], &[others, outputs, inner]) => {
+            experts == others && inputs == outputs && inner.checked_mul(2) == Some(both)
+        }
+        _ => false,
+    };
+    let is_whole = [&up, &down]
+        .iter()
+        .all(|shape| shape[1].is_multiple_of(rows));
+    is_turned_so && is_whole && find("gate_up_proj_bias").is_none()
+}
+
+/// The module that holds these weights of experts, by the names of Transformers 5.
+pub(super) fn experts_of(name: &str) -> Option<&str> {
+    let (module, part) = name.rsplit_once('.')?;
+    let is_part = matches!(part, "gate_up_proj" | "down_proj");
+    (is_part && module.ends_with("experts")).then_some(module)
+}
+
+/// Refuses to quantize one half of experts and not the other.
+fn require_pairs(source: &Checkpoint, chosen: &[Option<Kept>]) -> Result<()> {
+    let experts = source.tensors().zip(chosen);
+    let experts = experts.filter_map(|(tensor, kept)| {
+        let name = tensor.info().name;
+        let is_stack = tensor.info().shape.len() == 3;
+        Some((experts_of(name).filter(|_| is_stack)?, kept.is_none()))
+    });
+    let mut found: HashMap<&str, bool> = HashMap::new();
+    for (module, is_quantized) in experts {
+        if *found.entry(module).or_insert(is_quantized) != is_quantized {
+            let message = format!(
+                "`gate_up_proj` and `down_proj` of `{module}` are quantized together, or neither is"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a name is one of those that are left as they are in quantized models.

@@ -19,6 +19,15 @@ pub(crate) fn quantization_config(scheme: QuantizeScheme, ignored: &[String]) ->
     {
         return gptq(bits, symmetric, group_size, ignored);
     }
+    if let QuantizeScheme::Fp8Finegrained { rows, columns } = scheme {
+        return json!({
+            "activation_scheme": "dynamic",
+            "fmt": "e4m3",
+            "modules_to_not_convert": ignored,
+            "quant_method": "fp8",
+            "weight_block_size": [rows, columns],
+        });
+    }
     let mut group = json!({
         "targets": ["Linear"],
         "weights": weights(scheme),
@@ -71,7 +80,7 @@ fn weights(scheme: QuantizeScheme) -> Value {
     match scheme {
         Fp8Tensor => args(8, "float", "tensor"),
         Fp8Channel => args(8, "float", "channel"),
-        Fp8Block { rows, columns } => {
+        Fp8Block { rows, columns } | Fp8Finegrained { rows, columns } => {
             let mut block = args(8, "float", "block");
             block["block_structure"] = json!([rows, columns]);
             block
@@ -118,7 +127,9 @@ fn inputs(scheme: QuantizeScheme) -> Value {
     };
     match scheme {
         Fp8Tensor | Fp8Channel => args("float", "token", Value::Null),
-        Fp8Block { columns, .. } => args("float", "group", columns.into()),
+        Fp8Block { columns, .. } | Fp8Finegrained { columns, .. } => {
+            args("float", "group", columns.into())
+        }
         Int {
             layout: IntLayout::Bytes,
             ..
@@ -132,6 +143,7 @@ pub(super) fn scale_dtype(scheme: QuantizeScheme, weight: Dtype) -> Dtype {
     match (scheme.is_gptq(), weight) {
         // Kernels of GPTQ have scales of 16 bits.
         (true, Dtype::F32) => Dtype::F16,
+        _ if matches!(scheme, QuantizeScheme::Fp8Finegrained { .. }) => Dtype::F32,
         _ => weight,
     }
 }

@@ -21,6 +21,14 @@ pub enum QuantizeScheme {
         /// Inputs of a block.
         columns: u64,
     },
+    /// Floats of 8 bits with an F32 for each block, as DeepSeek and Qwen publish them: `fp8` of Transformers, vLLM and SGLang. The weights
+    /// of several experts in one tensor can be so, too.
+    Fp8Finegrained {
+        /// Outputs of a block.
+        rows: u64,
+        /// Inputs of a block.
+        columns: u64,
+    },
     /// Integers.
     Int {
         /// The width of a code, 2 to 8; 2, 3, 4 or 8 for GPTQ.
@@ -55,6 +63,7 @@ const NAMES: &[&str] = &[
     "fp8-tensor",
     "fp8-channel",
     "fp8-block",
+    "fp8-finegrained",
     "int8-channel",
     "int4",
     "int4-asym",
@@ -86,6 +95,7 @@ impl QuantizeScheme {
             "fp8-tensor" => QuantizeScheme::Fp8Tensor,
             "fp8-channel" => QuantizeScheme::Fp8Channel,
             "fp8-block" => QuantizeScheme::Fp8Block { rows, columns },
+            "fp8-finegrained" => QuantizeScheme::Fp8Finegrained { rows, columns },
             "mxfp4" => QuantizeScheme::Mxfp4,
             "mxfp8" => QuantizeScheme::Mxfp8,
             "nvfp4" => QuantizeScheme::Nvfp4,
@@ -109,6 +119,7 @@ impl QuantizeScheme {
         use QuantizeScheme::*;
         match self {
             Fp8Tensor | Fp8Channel | Fp8Block { .. } => "float-quantized",
+            Fp8Finegrained { .. } => "fp8",
             Mxfp4 => "mxfp4-pack-quantized",
             Mxfp8 => "mxfp8-quantized",
             Nvfp4 => "nvfp4-pack-quantized",
@@ -133,7 +144,9 @@ impl QuantizeScheme {
     pub(super) fn checked(self) -> Result<Self> {
         match self {
             QuantizeScheme::Fp8Block { rows: 0, .. }
-            | QuantizeScheme::Fp8Block { columns: 0, .. } => Err(invalid(
+            | QuantizeScheme::Fp8Block { columns: 0, .. }
+            | QuantizeScheme::Fp8Finegrained { rows: 0, .. }
+            | QuantizeScheme::Fp8Finegrained { columns: 0, .. } => Err(invalid(
                 "blocks of 0 rows or columns hold nothing".to_owned(),
             )),
             QuantizeScheme::Int {
@@ -163,7 +176,9 @@ impl QuantizeScheme {
     pub(super) fn coding(self, scales: Dtype) -> Result<Coding> {
         use QuantizeScheme::*;
         let code = match self {
-            Fp8Tensor | Fp8Channel | Fp8Block { .. } => Code::Float(FloatCode::E4m3),
+            Fp8Tensor | Fp8Channel | Fp8Block { .. } | Fp8Finegrained { .. } => {
+                Code::Float(FloatCode::E4m3)
+            }
             Int {
                 bits, symmetric, ..
             } => Code::Int { bits, symmetric },
@@ -180,7 +195,7 @@ impl QuantizeScheme {
         let (rows, columns) = match self {
             Fp8Tensor => (u64::MAX, u64::MAX),
             Fp8Channel => (1, columns),
-            Fp8Block { rows, columns } => (rows, columns),
+            Fp8Block { rows, columns } | Fp8Finegrained { rows, columns } => (rows, columns),
             Int { group_size, .. } => (1, group_size.unwrap_or(columns)),
             Mxfp4 | Mxfp8 => (1, 32),
             Nvfp4 => (1, 16),
@@ -196,7 +211,9 @@ impl QuantizeScheme {
         let group = self.groups(columns).columns;
         let is_cut = !matches!(
             self,
-            QuantizeScheme::Fp8Tensor | QuantizeScheme::Fp8Block { .. }
+            QuantizeScheme::Fp8Tensor
+                | QuantizeScheme::Fp8Block { .. }
+                | QuantizeScheme::Fp8Finegrained { .. }
         );
         if is_cut && !columns.is_multiple_of(group) {
             let fitting: Vec<String> = [256, 128, 64, 32, 16, 8]
@@ -240,6 +257,11 @@ impl QuantizeScheme {
             Fp8Block { rows: high, .. } => {
                 vec![floats(), scale(scales, &[rows.div_ceil(high), grid[1]])]
             }
+            Fp8Finegrained { rows: high, .. } => {
+                let blocks = [rows.div_ceil(high), grid[1]];
+                let scales = PartSpec::new(Part::Scales, "weight_scale_inv", scales, &blocks);
+                vec![floats(), scales]
+            }
             Mxfp4 => vec![nibbles(), scale(Dtype::U8, &grid)],
             Mxfp8 => vec![floats(), scale(Dtype::U8, &grid)],
             Nvfp4 => nvfp4_parts(shape, ["weight_packed", "weight_global_scale"], &[1]),
@@ -257,6 +279,23 @@ impl QuantizeScheme {
                 IntLayout::Gptq => gptq_parts(bits, shape, grid[1], scales)?,
             },
         })
+    }
+}
+
+impl QuantizeScheme {
+    /// The tensors of the weights of so many experts, whose blocks end where an expert's rows do.
+    pub(super) fn parts_of_experts(self, shape: [u64; 3], scales: Dtype) -> Vec<PartSpec> {
+        let [experts, rows, columns] = shape;
+        let groups = self.groups(columns);
+        let blocks = [
+            experts,
+            rows.div_ceil(groups.rows),
+            columns.div_ceil(groups.columns),
+        ];
+        vec![
+            PartSpec::new(Part::Codes, "", Dtype::F8_E4M3, &shape),
+            PartSpec::new(Part::Scales, "_scale_inv", scales, &blocks),
+        ]
     }
 }
 
@@ -278,7 +317,7 @@ fn refuse_sizes(name: &str, group_size: Option<u64>, block: Option<[u64; 2]>) ->
     let has_groups = rest.starts_with("int") && name != "int8-channel";
     let what = match (group_size, block) {
         (Some(_), _) if !has_groups => "groups",
-        (_, Some(_)) if name != "fp8-block" => "blocks",
+        (_, Some(_)) if !matches!(name, "fp8-block" | "fp8-finegrained") => "blocks",
         _ => return Ok(()),
     };
     let message = format!("`{name}` has no {what} of a size to choose");

@@ -39,6 +39,8 @@ const ROW: Groups = Groups {
 #[derive(Clone, Copy)]
 pub(super) struct Weight<'a> {
     pub tensor: Tensor<'a>,
+    /// Of so many experts, each a matrix.
+    pub n_experts: u64,
     pub shape: [u64; 2],
     pub scheme: QuantizeScheme,
     pub coding: Coding,
@@ -95,14 +97,26 @@ impl Weight<'_> {
         };
         // No order of codes has longer words.
         let unit = least_common_multiple(group, 32);
-        cut([rows, columns], along_columns, n_weights, unit)
+        let windows = cut([rows, columns], along_columns, n_weights, unit);
+        let of_expert = |expert: u64| {
+            windows.iter().map(move |window| Window {
+                experts: expert..expert + 1,
+                ..window.clone()
+            })
+        };
+        (0..self.n_experts).flat_map(of_expert).collect()
     }
 
     /// The weights of a window, rounded to the type that is computed in.
     pub(super) fn read(&self, window: &Window) -> Result<Vec<f32>> {
         let info = self.tensor.info();
-        let index = [&window.rows, &window.columns].map(range_index);
-        let selection = Selection::resolve(info.dtype, info.shape, &index, Bounds::Clamped)?;
+        // Experts follow one another.
+        let [rows, columns] = self.shape;
+        let before = window.experts.start * rows;
+        let rows_there = before + window.rows.start..before + window.rows.end;
+        let index = [&rows_there, &window.columns].map(range_index);
+        let shape = [self.n_experts * rows, columns];
+        let selection = Selection::resolve(info.dtype, &shape, &index, Bounds::Clamped)?;
         let mut bytes = allocate(selection.size_bytes())?;
         read_selection(&self.tensor, &selection, &mut bytes)?;
         if self.scales != info.dtype && self.scales != Dtype::F32 {
