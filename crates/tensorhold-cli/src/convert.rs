@@ -9,7 +9,7 @@ use tensorhold::{
 
 use crate::FINE;
 use crate::output::{Done, counted, is_there, list, print_note};
-use crate::progress::Progress;
+use crate::rewrite::with_progress;
 
 /// Writes checkpoints of other formats as safetensors files, without running anything in them
 ///
@@ -66,16 +66,9 @@ impl Convert {
             if !self.force && target.symlink_metadata().is_ok() {
                 return Err(is_there(&target).into());
             }
-            let mut progress = Progress::new(0);
-            let mut told = 0;
-            let converted =
-                tensorhold::convert(&source, &target, &self.options(), &mut |total, done| {
-                    progress.of(total);
-                    progress.add(done - told);
-                    told = done;
-                    Ok(())
-                })?;
-            drop(progress);
+            let converted = with_progress(|progress| {
+                tensorhold::convert(&source, &target, &self.options(), progress)
+            })?;
             note(&source, &converted);
             list(&converted.paths)?;
         }

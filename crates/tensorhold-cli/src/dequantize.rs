@@ -1,10 +1,10 @@
 //! `tensorhold dequantize`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tensorhold::{
-    DEFAULT_SHARD_BYTES, DequantizeOptions, Dtype, ExistingConfig, RewriteOptions,
+    DEFAULT_SHARD_BYTES, DequantizeOptions, Dtype, Escaped, ExistingConfig, RewriteOptions,
     dequantize_checkpoint,
 };
 
@@ -60,6 +60,7 @@ impl Dequantize {
             counted(written.n_weights as u64, "weight"),
             counted(n_copied as u64, "tensor")
         ));
+        note_kept_config(&opened.target, &written.paths);
         opened.list(&written.paths, &written.copied)?;
         Ok(FINE)
     }
@@ -77,5 +78,14 @@ impl Dequantize {
                 false => ExistingConfig::Kept,
             },
         }
+    }
+}
+
+/// Says that a configuration beside the target is not of this work.
+fn note_kept_config(target: &Path, written: &[PathBuf]) {
+    let config = target.with_file_name("config.json");
+    if config.exists() && !written.contains(&config) {
+        let config = config.to_string_lossy();
+        print_note(&format!("{} stays as it is", Escaped(&config)));
     }
 }

@@ -56,16 +56,10 @@ impl Verify {
                     verdicts.push(quantized::describe(&proof))
                 }
                 VerifyEvent::Proven(proof) => {
-                    let lines = progress.aside(|| quantized::show(&proof));
-                    if printed.is_ok() {
-                        printed = lines;
-                    }
+                    keep_first(&mut printed, progress.aside(|| quantized::show(&proof)));
                 }
                 VerifyEvent::Done(verdict) => {
-                    let line = progress.aside(|| show(&verdict));
-                    if printed.is_ok() {
-                        printed = line;
-                    }
+                    keep_first(&mut printed, progress.aside(|| show(&verdict)));
                 }
             };
             outcome = outcome.max(verify_as(path, rules, config.as_deref(), tell));
@@ -79,6 +73,13 @@ impl Verify {
             Outcome::Wrong => DIFFERENT,
             Outcome::Unreadable => FAILED,
         })
+    }
+}
+
+/// Remembers the first failure to print.
+fn keep_first(printed: &mut Done<()>, next: Done<()>) {
+    if printed.is_ok() {
+        *printed = next;
     }
 }
 

@@ -251,6 +251,7 @@ def test_the_command_keeps_a_configuration_that_is_there(fp8: tuple[str, torch.T
     Path("plain/config.json").write_text('{"mine": 1}')
     done = _tensorhold("dequantize", fp8[0], "plain", "--max-shard-size", "300KB")
     assert done.returncode == 0, done.stderr
+    assert "note: plain/config.json stays as it is\n" in done.stderr
     assert Path("plain/config.json").read_text() == '{"mine": 1}'
     assert Path("plain/model.safetensors.index.json").exists()
 

@@ -20,13 +20,7 @@ pub(crate) fn quantization_config(scheme: QuantizeScheme, ignored: &[String]) ->
         return gptq(bits, symmetric, group_size, ignored);
     }
     if let QuantizeScheme::Fp8Finegrained { rows, columns } = scheme {
-        return json!({
-            "activation_scheme": "dynamic",
-            "fmt": "e4m3",
-            "modules_to_not_convert": ignored,
-            "quant_method": "fp8",
-            "weight_block_size": [rows, columns],
-        });
+        return finegrained([rows, columns], ignored);
     }
     let mut group = json!({
         "targets": ["Linear"],
@@ -44,6 +38,16 @@ pub(crate) fn quantization_config(scheme: QuantizeScheme, ignored: &[String]) ->
         "quant_method": "compressed-tensors",
         "quantization_status": "compressed",
         "version": VERSION,
+    })
+}
+
+fn finegrained(block: [u64; 2], ignored: &[String]) -> Value {
+    json!({
+        "activation_scheme": "dynamic",
+        "fmt": "e4m3",
+        "modules_to_not_convert": ignored,
+        "quant_method": "fp8",
+        "weight_block_size": block,
     })
 }
 
@@ -77,42 +81,51 @@ fn weights(scheme: QuantizeScheme) -> Value {
             "block_structure": null, "dynamic": false, "actorder": null, "observer": "memoryless_minmax", "observer_kwargs": {},
         })
     };
-    match scheme {
+    let mut weights = match scheme {
         Fp8Tensor => args(8, "float", "tensor"),
         Fp8Channel => args(8, "float", "channel"),
-        Fp8Block { rows, columns } | Fp8Finegrained { rows, columns } => {
-            let mut block = args(8, "float", "block");
-            block["block_structure"] = json!([rows, columns]);
-            block
-        }
+        Fp8Block { .. } | Fp8Finegrained { .. } => args(8, "float", "block"),
         Int {
             bits,
+            group_size: Some(_),
+            ..
+        } => args(bits, "int", "group"),
+        Int { bits, .. } => args(bits, "int", "channel"),
+        Mxfp4 => args(4, "float", "group"),
+        Mxfp8 => args(8, "float", "group"),
+        Nvfp4 => args(4, "float", "tensor_group"),
+    };
+    for (key, value) in further(scheme) {
+        weights[key] = value;
+    }
+    weights
+}
+
+/// What is said of weights of this scheme alone.
+fn further(scheme: QuantizeScheme) -> Vec<(&'static str, Value)> {
+    use QuantizeScheme::*;
+    let floats = |size: u64, scales: &str| {
+        vec![
+            ("group_size", size.into()),
+            ("scale_dtype", scales.into()),
+            ("zp_dtype", scales.into()),
+        ]
+    };
+    match scheme {
+        Fp8Tensor | Fp8Channel => Vec::new(),
+        Fp8Block { rows, columns } | Fp8Finegrained { rows, columns } => {
+            vec![("block_structure", json!([rows, columns]))]
+        }
+        Int {
             symmetric,
             group_size,
             ..
-        } => {
-            let strategy = if group_size.is_some() {
-                "group"
-            } else {
-                "channel"
-            };
-            let mut int = args(bits, "int", strategy);
-            int["symmetric"] = symmetric.into();
-            int["group_size"] = json!(group_size);
-            int
-        }
-        Mxfp4 | Mxfp8 | Nvfp4 => {
-            let (bits, strategy, size, scales) = match scheme {
-                Mxfp4 => (4, "group", 32, "torch.uint8"),
-                Mxfp8 => (8, "group", 32, "torch.uint8"),
-                _ => (4, "tensor_group", 16, "torch.float8_e4m3fn"),
-            };
-            let mut float = args(bits, "float", strategy);
-            float["group_size"] = size.into();
-            float["scale_dtype"] = scales.into();
-            float["zp_dtype"] = scales.into();
-            float
-        }
+        } => vec![
+            ("symmetric", symmetric.into()),
+            ("group_size", json!(group_size)),
+        ],
+        Mxfp4 | Mxfp8 => floats(32, "torch.uint8"),
+        Nvfp4 => floats(16, "torch.float8_e4m3fn"),
     }
 }
 

@@ -245,7 +245,9 @@ impl QuantizeScheme {
     pub(super) fn parts(self, shape: [u64; 2], scales: Dtype) -> Result<Vec<PartSpec>> {
         use QuantizeScheme::*;
         let [rows, columns] = shape;
-        let grid = [rows, columns.div_ceil(self.groups(columns).columns)];
+        let groups = self.groups(columns);
+        let grid = [rows, columns.div_ceil(groups.columns)];
+        let blocks = [rows.div_ceil(groups.rows), grid[1]];
         let halves = [rows, columns.div_ceil(2)];
         let floats = || PartSpec::new(Part::Codes, "weight", Dtype::F8_E4M3, &shape);
         let nibbles = || PartSpec::new(Part::Codes, "weight_packed", Dtype::U8, &halves);
@@ -254,12 +256,10 @@ impl QuantizeScheme {
         Ok(match self {
             Fp8Tensor => vec![floats(), scale(scales, &[1])],
             Fp8Channel => vec![floats(), scale(scales, &grid)],
-            Fp8Block { rows: high, .. } => {
-                vec![floats(), scale(scales, &[rows.div_ceil(high), grid[1]])]
-            }
-            Fp8Finegrained { rows: high, .. } => {
-                let blocks = [rows.div_ceil(high), grid[1]];
-                let scales = PartSpec::new(Part::Scales, "weight_scale_inv", scales, &blocks);
+            Fp8Block { .. } => vec![floats(), scale(scales, &blocks)],
+            Fp8Finegrained { .. } => {
+                let suffix = "weight_scale_inv";
+                let scales = PartSpec::new(Part::Scales, suffix, scales, &blocks);
                 vec![floats(), scales]
             }
             Mxfp4 => vec![nibbles(), scale(Dtype::U8, &grid)],
