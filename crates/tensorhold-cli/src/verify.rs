@@ -15,8 +15,9 @@ use crate::{DIFFERENT, FAILED, FINE};
 /// Says of each file whether it is what it must be
 ///
 /// By the strict rules a file must also be free of what the published format forbids though readers take it, of
-/// booleans other than 0 and 1, and of bytes that let it pass for a zip archive or a pickle. The parts of quantized weights
-/// must be there and fit each other, in whichever files they lie.
+/// booleans other than 0 and 1, of bits behind integers narrower than a byte, and of bytes that let it pass for a zip
+/// archive or a pickle. The parts of quantized weights must be there and fit each other, in whichever files they lie, and
+/// their scales must be such as programs write.
 #[derive(Args)]
 #[command(after_help = "Example:\n  tensorhold verify downloads/ model.safetensors.index.json")]
 pub(crate) struct Verify {

@@ -127,6 +127,7 @@ impl Bitsandbytes4 {
 ///
 /// # Source
 /// bitsandbytes 0.50.2, `functional.int8_vectorwise_dequant`: the product with the scale is multiplied by 1 / 127.
+/// GPTQModel's `dequantize_weight` divides the scale by 127 first, which may round to the float beside it; its `forward` is bitsandbytes'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bitsandbytes8;
 
