@@ -401,3 +401,14 @@ fn modules_that_double_again_and_again_are_refused() {
     let refused = foreign.state_dict(root, &Limits::default()).unwrap_err();
     assert!(refused.message().contains("too long together"), "{refused}");
 }
+
+#[test]
+fn an_operation_that_crosses_the_end_of_its_frame_is_refused_and_what_follows_told() {
+    let torn = b"\x80\x04\x95\x03\0\0\0\0\0\0\0\x8a\x08builtinst(ios\nsystem\n.".as_slice();
+    let broken = Foreign::examine(&torn, &Limits::default()).unwrap_err();
+    let message =
+        "an operation crosses the end of a frame, behind which readers go on at different bytes";
+    assert_eq!(broken.error.message(), message);
+    let names: Vec<String> = broken.globals.iter().map(|name| name.dotted()).collect();
+    assert_eq!(names, ["os.system"]);
+}
