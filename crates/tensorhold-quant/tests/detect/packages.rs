@@ -145,6 +145,24 @@ fn mlx_says_widths_and_groups_in_its_configuration_for_each_module() {
     );
 }
 
+#[test]
+fn parts_of_other_packages_beside_a_weight_are_not_its_own() {
+    let quanto: &[(&str, Dtype, &[u64])] = &[
+        ("a.weight._data", F8_E4M3, &[20, 64]),
+        ("a.weight._scale", F32, &[20, 1]),
+        ("a.weight_scale", F32, &[]),
+        ("b.weight._data", I8, &[20, 64]),
+        ("b.weight._scale", F32, &[20, 1]),
+        ("b.weight_scale", F32, &[1]),
+    ];
+    for weight in &Checkpoint::of(quanto).detect().weights {
+        let needs = weight.needs(&weight.whole().unwrap()).unwrap();
+        let names: Vec<&str> = needs.iter().map(|need| need.part).collect();
+        assert_eq!(names, ["weight._data", "weight._scale"], "{}", weight.name);
+        assert!(names.iter().all(|name| weight.parts.contains_key(*name)));
+    }
+}
+
 fn torchao(entry: &str) -> Checkpoint {
     let entry = format!(r#"{{{entry}, "_tensor_data_names": ["qdata", "scale"]}}"#);
     Checkpoint::default()

@@ -24,9 +24,11 @@ pub(in super::super) fn bits(module: &Module<'_>) -> Option<Reading> {
 /// `weight._data`: integers or floats of 8 bits.
 pub(in super::super) fn bytes(module: &Module<'_>) -> Option<Reading> {
     const PARTS: &[&str] = &["weight._data", "weight._scale"];
+    // What these schemes are made of elsewhere may be there, too, and is no part of this weight.
+    let parts = module.parts(PARTS);
     let recipe = match module.anchor.dtype {
-        Dtype::I8 => module.recipe(&IntQuantized::default()),
-        dtype if fp8::is_float(dtype) => module.recipe(&Fp8::default()),
+        Dtype::I8 => IntQuantized::default().recipe(&parts),
+        dtype if fp8::is_float(dtype) => Fp8::default().recipe(&parts),
         _ => {
             return Some(Reading::opaque(
                 SchemeName::Quanto,

@@ -7,7 +7,9 @@ use super::super::module::Module;
 use super::super::name::SchemeName;
 use super::super::reading::Reading;
 use crate::codec::FloatCode;
-use crate::scheme::{Fp8, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, Recipe, ScaleOrder};
+use crate::scheme::{
+    Fp8, IntQuantized, Mx, MxNames, Nvfp4, Nvfp4Names, Recipe, ScaleOrder, Scheme,
+};
 
 const PARTS: &[&str] = &[
     "qdata",
@@ -91,7 +93,8 @@ fn float8(module: &Module<'_>, data: &Json) -> Result<Recipe> {
     let (block, [rows, columns]) = block(module, data)?;
     let is_whole = block == [1, columns] || block == [rows, columns];
     let block = (!is_whole).then_some(block);
-    module.recipe(&Fp8 { block })
+    // Names that this scheme has elsewhere are no parts here.
+    Fp8 { block }.recipe(&module.parts(PARTS))
 }
 
 fn integers(module: &Module<'_>, data: &Json) -> Result<Recipe> {
@@ -102,7 +105,7 @@ fn integers(module: &Module<'_>, data: &Json) -> Result<Recipe> {
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     let group_size = (wide != columns).then_some(wide);
-    module.recipe(&IntQuantized { group_size })
+    IntQuantized { group_size }.recipe(&module.parts(PARTS))
 }
 
 fn mx(module: &Module<'_>, data: &Json) -> (SchemeName, Result<Recipe>) {
