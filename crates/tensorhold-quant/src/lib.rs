@@ -22,4 +22,4 @@ pub mod encode;
 pub mod scheme;
 
 pub use cast::{can_cast, cast};
-pub use dequant::{PartBytes, Store, dequantize, dequantize_parts, dequantize_sparse};
+pub use dequant::{PartBytes, Store, dequantize, dequantize_parts, dequantize_sparse, unpack};

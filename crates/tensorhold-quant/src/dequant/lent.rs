@@ -138,6 +138,11 @@ impl<'a> Lent<'a> {
         self.line(matrix, line, elements.start * width..elements.end * width)
     }
 
+    /// What the bytes are.
+    pub(super) fn stored(&self) -> &'a Stored {
+        self.stored
+    }
+
     /// The width of an element.
     pub(super) fn width_bytes(&self) -> usize {
         self.stored.width_bytes() as usize

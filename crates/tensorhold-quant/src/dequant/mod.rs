@@ -14,6 +14,7 @@
 //! The programs that the recipes name. Those that compute in the type of the scales (compressed-tensors) have
 //! the same results in that type where it has 16 bits, since no product of a code and such a scale loses bits in F32.
 
+mod codes;
 mod lent;
 mod lookup;
 mod sparse;
@@ -34,6 +35,7 @@ use store::Fence;
 use tile::Tiles;
 use value::{Casts, Single};
 
+pub use codes::unpack;
 pub use lent::PartBytes;
 pub use sparse::dequantize_sparse;
 pub use store::Store;

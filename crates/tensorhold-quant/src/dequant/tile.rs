@@ -2,43 +2,30 @@
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
-use super::lent::{Lender, Lent, LentNumbers, PartBytes};
+use super::codes::Codes;
+use super::lent::{Lender, LentNumbers, PartBytes};
 use super::lookup::{Lookup, Magnitudes, Pairs};
-use super::turn::Turned;
 use super::value::{Columns, Groups, Row, Tables};
 use super::zeros::LentZeros;
-use crate::scheme::{Axis, Effect, Recipe, RowRuns, Window};
-
-/// Rows and columns of a tile where codes lie in rows: as many columns as there are, since what reads ahead follows a line.
-const WIDE: [u64; 2] = [32, 16384];
-/// The same where they are turned: what is turned stays in the second cache.
-const TURNED: [u64; 2] = [256, 2048];
-/// The same where the groups of columns are listed: any columns of a row need the tables of all.
-const LISTED: [u64; 2] = [128, 8192];
-/// The same where they are taken out one by one.
-const TALL: [u64; 2] = [128, 1024];
+use crate::scheme::{Effect, Recipe, Window};
 
 /// What the tiles of one window are made of.
 pub(super) struct Tiles<'a> {
+    codes: Codes<'a>,
+    shared: Shared<'a>,
+}
+
+/// What groups of codes share.
+struct Shared<'a> {
     recipe: &'a Recipe,
-    codes: Lent<'a>,
     scales: LentNumbers<'a>,
     global: Option<LentNumbers<'a>>,
     zeros: LentZeros<'a>,
     /// The group of every column of the window, where they do not follow one another.
     group_index: Option<Vec<u32>>,
     first_column: u64,
-    runs: Option<RowRuns>,
     lookup: Option<Lookup>,
-    codes_room: CodesRoom,
     buffers: Buffers,
-}
-
-/// Room for the codes of a row, or of a tile.
-#[derive(Default)]
-struct CodesRoom {
-    turned: Turned,
-    unpacked: Vec<u8>,
 }
 
 /// Room for the groups of a tile, and for the numbers and tables of one row.
@@ -74,29 +61,23 @@ impl<'a> Tiles<'a> {
         let first = inner.columns.start;
         let index = index.transpose()?;
         let index = index.filter(|index| !follow(index, first, recipe.groups.columns));
-        Ok(Tiles {
+        let shared = Shared {
             recipe,
-            codes,
             scales,
             global,
             zeros,
             lookup: Lookup::of(recipe, index.is_some(), to),
             group_index: index,
             first_column: first,
-            runs: recipe.codes.row_runs(),
-            codes_room: CodesRoom::default(),
             buffers: Buffers::default(),
-        })
+        };
+        let codes = Codes::new(codes);
+        Ok(Tiles { codes, shared })
     }
 
     /// The most rows and columns that a tile has.
     pub(super) fn size(&self) -> [u64; 2] {
-        match (self.recipe.codes.lines, self.runs) {
-            (Axis::Columns, _) => WIDE,
-            (Axis::Rows, None) => TALL,
-            (Axis::Rows, Some(_)) if self.group_index.is_some() => LISTED,
-            (Axis::Rows, Some(_)) => TURNED,
-        }
+        self.codes.tile_size(self.shared.group_index.is_some())
     }
 
     /// Gives `use_` every row of the one matrix of `tile`, with its number in it.
@@ -105,94 +86,30 @@ impl<'a> Tiles<'a> {
         tile: &Window,
         mut use_: impl FnMut(usize, &mut Row<'_>) -> Result<()>,
     ) -> Result<()> {
+        let Tiles { codes, shared } = self;
         let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
-        let grid = self.grid(tile);
-        self.read_scales(tile, &grid)?;
-        let (mut buffers, mut codes_room) = (
-            core::mem::take(&mut self.buffers),
-            core::mem::take(&mut self.codes_room),
-        );
+        let grid = shared.grid(tile);
+        shared.read_scales(tile, &grid)?;
+        let mut buffers = core::mem::take(&mut shared.buffers);
         buffers.numbers.resize(n_columns, 0.0);
-        let lookup = self.lookup_of(tile);
+        let lookup = shared.lookup_of(tile);
+        let as_run = matches!(lookup, Some(Lookup::Pairs(_)));
         for row in 0..n_rows {
-            let codes = self.codes_of(tile, row, lookup, &mut codes_room)?;
-            use_(
-                row,
-                &mut self.row(tile, &grid, (row, codes), lookup, &mut buffers),
-            )?;
+            let codes = codes.row(tile, row, as_run)?;
+            let mut row_of = shared.row(tile, &grid, (row, codes), lookup, &mut buffers);
+            use_(row, &mut row_of)?;
         }
-        (self.buffers, self.codes_room) = (buffers, codes_room);
+        shared.buffers = buffers;
         Ok(())
     }
+}
 
+impl Shared<'_> {
     /// The tables that serve `tile`.
     fn lookup_of(&self, tile: &Window) -> Option<Lookup> {
         let begins_in_byte = !tile.columns.start.is_multiple_of(2);
         self.lookup
             .filter(|lookup| !(begins_in_byte && matches!(lookup, Lookup::Pairs(_))))
-    }
-
-    /// The codes of a row of `tile` as `lookup` takes them: as they lie in their part, or out of `room`.
-    fn codes_of<'r>(
-        &mut self,
-        tile: &Window,
-        row: usize,
-        lookup: Option<Lookup>,
-        room: &'r mut CodesRoom,
-    ) -> Result<&'r [u8]>
-    where
-        'a: 'r,
-    {
-        let Some(runs) = self.runs else {
-            return self.codes_one_by_one(tile, row, &mut room.unpacked);
-        };
-        let order = runs.order()?;
-        let bytes = order.bytes_of(tile.columns.clone())?;
-        let bytes = bytes.start..bytes.end;
-        let run = match runs {
-            RowRuns::Lie(_) => {
-                let line = tile.rows.start + row as u64;
-                self.codes.line(tile.experts.start, line, bytes)
-            }
-            RowRuns::Across(_) | RowRuns::Spread(_) => {
-                if row == 0 {
-                    room.turned.fill(&self.codes, runs, tile)?;
-                }
-                room.turned.run(row, bytes)
-            }
-        };
-        if order.is_bytes() || matches!(lookup, Some(Lookup::Pairs(_))) {
-            return Ok(run);
-        }
-        let n_columns = tile.columns.end - tile.columns.start;
-        room.unpacked.resize(n_columns as usize, 0);
-        order.unpack(run, tile.columns.start, &mut room.unpacked)?;
-        Ok(&room.unpacked)
-    }
-
-    /// The codes of a row of `tile`, those of all rows of which are taken out together where they go along the lines.
-    fn codes_one_by_one<'r>(
-        &mut self,
-        tile: &Window,
-        row: usize,
-        room: &'r mut Vec<u8>,
-    ) -> Result<&'r [u8]> {
-        let [_, n_rows, n_columns] = tile.size().map(|size| size as usize);
-        let together = match self.recipe.codes.lines {
-            Axis::Columns => 1,
-            Axis::Rows => n_rows,
-        };
-        room.resize(together * n_columns, 0);
-        let place = row % together;
-        if place == 0 {
-            let first = tile.rows.start + row as u64;
-            let rows = Window {
-                rows: first..first + together as u64,
-                ..tile.clone()
-            };
-            self.codes.codes(&rows, room)?;
-        }
-        Ok(&room[place * n_columns..][..n_columns])
     }
 
     /// A row of `tile` with its codes.

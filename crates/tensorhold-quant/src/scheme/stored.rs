@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use tensorhold_core::{Dtype, Error, ErrorKind, Result, shape_size_bytes};
 
-use super::Window;
+use super::{Need, Window};
 use crate::codec::BitOrder;
 #[cfg(doc)]
 use crate::codec::BlockedScales;
@@ -126,6 +126,15 @@ impl Stored {
             Axis::Columns => [window.experts.clone(), rows, columns],
             Axis::Rows => [window.experts.clone(), columns, rows],
         })
+    }
+
+    /// The elements of a tensor that hold the entries of `window`.
+    ///
+    /// # Errors
+    /// `InvalidSlice` for a window that is no box inside of the matrices; `Overflow` past 2^64 bits.
+    pub fn need(&self, window: &Window) -> Result<Need> {
+        window.check(self.size)?;
+        Need::of(self, window)
     }
 
     /// The least number of entries along `axis` that share no element with others, and no tile.

@@ -8,13 +8,13 @@ use tensorhold_quant::codec::BitOrder;
 use tensorhold_quant::scheme::{
     Axis, Change, Entries, Groups, Number, Numbers, Packed, Recipe, Stored, Value, Window, Zeros,
 };
-use tensorhold_quant::{PartBytes, Store, cast, dequantize, dequantize_parts};
+use tensorhold_quant::{PartBytes, Store, cast, dequantize, dequantize_parts, unpack};
 
 mod oracle;
 mod recipes;
 mod shared_scales;
 
-use oracle::{parts_of, weight};
+use oracle::{code, parts_of, weight};
 use recipes::recipes;
 
 fn window(size: [u64; 3], cuts: [u64; 6]) -> Window {
@@ -64,6 +64,31 @@ proptest! {
         for (found, expected) in found.as_chunks().0.iter().zip(expected) {
             prop_assert_eq!(f32::from_le_bytes(*found).to_bits(), expected.to_bits());
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_window_has_the_codes_taken_out_one_by_one(recipe in recipes(), cuts in any::<[u64; 6]>()) {
+        let stored = &recipe.codes;
+        let bytes = &parts_of(&recipe)[0];
+        let window = window(stored.size, cuts);
+        let stretches = stored.need(&window).unwrap();
+        let given = stretches.stretches().flat_map(|range| &bytes[range.start as usize..range.end as usize]);
+        let given: Vec<u8> = given.copied().collect();
+        let mut expected = Vec::new();
+        for expert in window.experts.clone() {
+            for row in window.rows.clone() {
+                for column in window.columns.clone() {
+                    expected.push(code(stored, bytes, [expert, row, column]));
+                }
+            }
+        }
+        let mut found = vec![0xa5; expected.len()];
+        unpack(stored, &window, PartBytes::Joined(&given), &mut found).unwrap();
+        prop_assert_eq!(found, expected);
     }
 }
 

@@ -64,7 +64,7 @@ fn interleaved(stored: &Stored, bytes: &[u8], [expert, row, column]: [u64; 3]) -
 }
 
 /// The code at these places, from the whole run that it is in.
-fn code(stored: &Stored, bytes: &[u8], [expert, row, column]: [u64; 3]) -> u8 {
+pub fn code(stored: &Stored, bytes: &[u8], [expert, row, column]: [u64; 3]) -> u8 {
     let Packed { order, along } = packed(stored);
     let [_, n_lines, n_elements] = stored.view().unwrap();
     if stored.entries == Entries::Interleaved {
