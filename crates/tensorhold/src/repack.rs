@@ -32,7 +32,7 @@ pub use layout::RepackLayout;
 use source::{Kind, Origin};
 
 /// So many codes are taken at once by a thread.
-const WINDOW: u64 = 2 << 20;
+const WINDOW: u64 = 4 << 20;
 /// A window is of whole words, and whole tiles of scales.
 const UNIT: u64 = 128;
 /// Keys of the metadata that say how ComfyUI's weights are written.

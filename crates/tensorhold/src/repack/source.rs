@@ -5,15 +5,15 @@ use std::ops::Range;
 
 use tensorhold_core::{Bounds, Dtype, Error, ErrorKind, Result, Selection};
 use tensorhold_quant::codec::{BlockedScales, FloatCode};
-use tensorhold_quant::dequantize;
 use tensorhold_quant::detect::QuantizedWeight;
 use tensorhold_quant::scheme::{
-    Axis, Change, Effect, Entries, Groups, Number, Numbers, Recipe, Stored, Value, Window, Zeros,
+    Axis, Change, Effect, Entries, Groups, Number, Recipe, Stored, Value, Window, Zeros,
 };
+use tensorhold_quant::{PartBytes, unpack};
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::read::{allocate, read_selection};
-use crate::rewrite::{as_numbers, range_index, read_at, read_need, size, turned};
+use crate::rewrite::{range_index, read_at, read_need, size, turned};
 
 /// Rows whose zeros are looked at together, which no word has others of.
 const ROWS_OF_ZEROS: usize = 4096;
@@ -358,45 +358,11 @@ impl<'a> Origin<'a> {
             .ok_or_else(|| refused(format!("no part `{}`", stored.part)))
     }
 
-    /// Codes are read as the weights of a recipe in which a code stands for itself.
     fn entries(&self, stored: &Stored, window: &Window) -> Result<Vec<u8>> {
-        let recipe = as_themselves(stored);
-        let needs = recipe.needs(window)?;
-        let bytes = read_need(self.tensor_of(stored)?, &needs[0])?;
-        let mut numbers = allocate((size(&window.rows) * size(&window.columns) * 4) as u64)?;
-        let parts = [&bytes[..], &1.0f32.to_le_bytes()];
-        dequantize(&recipe, window, &parts, Dtype::F32, &mut numbers)?;
-        let numbers = as_numbers(Dtype::F32, &numbers)?;
-        Ok(numbers.iter().map(|number| *number as u8).collect())
-    }
-}
-
-/// A recipe of weights that are the codes.
-fn as_themselves(codes: &Stored) -> Recipe {
-    let one = Stored {
-        part: "",
-        dtype: Dtype::F32,
-        size: [1, 1, 1],
-        lines: Axis::Columns,
-        entries: Entries::Elements,
-    };
-    let [_, rows, columns] = codes.size;
-    Recipe {
-        shape: vec![rows, columns],
-        codes: codes.clone(),
-        value: Value::Unsigned,
-        groups: Groups {
-            rows: rows.max(1),
-            columns: columns.max(1),
-        },
-        scales: Numbers {
-            stored: one,
-            number: Number::Float(Dtype::F32),
-            change: Change::None,
-        },
-        global: None,
-        zeros: Zeros::None,
-        group_index: None,
+        let bytes = read_need(self.tensor_of(stored)?, &stored.need(window)?)?;
+        let mut codes = allocate((size(&window.rows) * size(&window.columns)) as u64)?;
+        unpack(stored, window, PartBytes::Joined(&bytes), &mut codes)?;
+        Ok(codes)
     }
 }
 
