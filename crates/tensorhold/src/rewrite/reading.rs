@@ -1,13 +1,13 @@
 //! Bytes of tensors, and the numbers that they are.
 
-use tensorhold_core::{Dtype, Error, ErrorKind, Result};
+use tensorhold_core::{Dtype, Error, ErrorKind, Result, Selection};
 use tensorhold_io::check_interrupt;
 use tensorhold_quant::scheme::{Need, Recipe, Window};
 use tensorhold_quant::{cast, dequantize};
 
 use super::Put;
 use crate::checkpoint::Tensor;
-use crate::read::allocate;
+use crate::read::{allocate, read_selection};
 
 /// A file's bytes are copied in pieces that stay in the cache.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -38,19 +38,12 @@ pub(crate) fn copy(tensor: &Tensor<'_>, put: &mut Put<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of the elements that are needed of a tensor, those side by side by one read.
+/// The bytes of the elements that are needed of a tensor.
 pub(crate) fn read_need(tensor: &Tensor<'_>, need: &Need) -> Result<Vec<u8>> {
-    let mut bytes = allocate(need.size_bytes()?)?;
-    let mut rest = &mut bytes[..];
-    let mut stretches = need.stretches().peekable();
-    while let Some(mut stretch) = stretches.next() {
-        while let Some(next) = stretches.next_if(|next| next.start == stretch.end) {
-            stretch.end = next.end;
-        }
-        let (into, after) = rest.split_at_mut(usize::try_from(stretch.len()).unwrap_or(usize::MAX));
-        read_at(tensor, stretch.start, into)?;
-        rest = after;
-    }
+    let ranges = need.ranges.each_ref().map(|range| vec![range.clone()]);
+    let selection = Selection::of_ranges(need.dtype, &need.view, &ranges)?;
+    let mut bytes = allocate(selection.size_bytes())?;
+    read_selection(tensor, &selection, &mut bytes)?;
     Ok(bytes)
 }
 
