@@ -13,7 +13,7 @@ import tensorhold
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tensorhold.cli", *arguments]
+    command = [sys.executable, "-m", "tensorhold", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 

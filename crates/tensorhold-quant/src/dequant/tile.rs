@@ -4,7 +4,7 @@ use tensorhold_core::{Dtype, Error, ErrorKind, Result};
 
 use super::codes::Codes;
 use super::lent::{Lender, LentNumbers, PartBytes};
-use super::lookup::{Lookup, Magnitudes, Pairs};
+use super::lookup::{Lookup, Magnitudes, N_WEIGHTS, Pairs};
 use super::value::{Columns, Groups, Row, Tables};
 use super::zeros::LentZeros;
 use crate::scheme::{Effect, Recipe, Window};
@@ -92,7 +92,7 @@ impl<'a> Tiles<'a> {
         shared.read_scales(tile, &grid)?;
         let mut buffers = core::mem::take(&mut shared.buffers);
         buffers.numbers.resize(n_columns, 0.0);
-        let lookup = shared.lookup_of(tile);
+        let lookup = shared.lookup_of(tile, &grid);
         let as_run = matches!(lookup, Some(Lookup::Pairs(_)));
         for row in 0..n_rows {
             let codes = codes.row(tile, row, as_run)?;
@@ -105,11 +105,17 @@ impl<'a> Tiles<'a> {
 }
 
 impl Shared<'_> {
-    /// The tables that serve `tile`.
-    fn lookup_of(&self, tile: &Window) -> Option<Lookup> {
-        let begins_in_byte = !tile.columns.start.is_multiple_of(2);
-        self.lookup
-            .filter(|lookup| !(begins_in_byte && matches!(lookup, Lookup::Pairs(_))))
+    /// The tables that serve `tile`, whose groups are those of `grid`.
+    fn lookup_of(&self, tile: &Window, grid: &Window) -> Option<Lookup> {
+        let Some(Lookup::Pairs(_)) = self.lookup else {
+            return self.lookup;
+        };
+        let [_, _, n_columns] = tile.size();
+        // Where groups are listed, few columns may have many.
+        let n_weights = grid.size()[2].saturating_mul(N_WEIGHTS);
+        let is_worth_it = self.group_index.is_none() || n_columns >= n_weights;
+        let begins_with_byte = tile.columns.start.is_multiple_of(2);
+        self.lookup.filter(|_| is_worth_it && begins_with_byte)
     }
 
     /// A row of `tile` with its codes.

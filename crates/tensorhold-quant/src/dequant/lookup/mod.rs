@@ -11,6 +11,9 @@ use crate::scheme::{Recipe, Value};
 pub(super) use magnitudes::Magnitudes;
 pub(super) use pairs::Pairs;
 
+/// The weights of a table of [`Lookup::Pairs`].
+pub(super) const N_WEIGHTS: u64 = 16;
+
 /// Which tables serve the weights of a recipe.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lookup {

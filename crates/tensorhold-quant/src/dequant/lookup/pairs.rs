@@ -17,7 +17,7 @@ use super::super::value::{Casts, Columns, Groups, Row, runs};
 use crate::codec::PairOrder;
 
 /// The codes that there are, each of which has a weight in a table.
-const N_CODES: usize = 16;
+const N_CODES: usize = super::N_WEIGHTS as usize;
 
 /// Codes that lie in 16 bytes, and whose weights fill a line of a cache.
 const N: usize = 32;
