@@ -13,16 +13,19 @@ use tensorhold::{
 };
 
 /// Files of a model's folder that are copied, with their bytes.
-const COPIED: [(&str, &[u8]); 5] = [
+const COPIED: [(&str, &[u8]); 7] = [
+    ("1_Pooling/config.json", b"{}"),
     ("additional_chat_templates/tools.jinja", b"{{ tools }}\r\n"),
     ("chat_template.jinja", b"{{ messages }}"),
     ("generation_config.json", b"{ \"top_k\":  5}\n"),
+    ("modules.json", b"[]"),
     ("tokenizer.json", b"\xef\xbb\xbf{}"),
     ("tokenizer.model", b"\x00\x01\xff"),
 ];
 
 /// And such as are not.
-const LEFT: [&str; 7] = [
+const LEFT: [&str; 8] = [
+    "1_Pooling/model.safetensors",
     "modeling_own.py",
     "pytorch_model.bin",
     "tokenizer.pkl",
@@ -35,7 +38,9 @@ const LEFT: [&str; 7] = [
 /// A folder with a weight of F32 and, where `is_full`, all that may lie beside it.
 fn model(folder: &Path, is_full: bool) -> PathBuf {
     let source = folder.join("source");
-    fs::create_dir_all(source.join("additional_chat_templates")).unwrap();
+    for inner in ["1_Pooling", "additional_chat_templates"] {
+        fs::create_dir_all(source.join(inner)).unwrap();
+    }
     let spec = TensorSpec {
         name: "up.weight",
         dtype: Dtype::F32,
@@ -128,7 +133,7 @@ fn files_that_differ_at_the_target_are_named_and_the_same_are_left() {
     assert_eq!(there(ExistingConfig::Replaced).unwrap(), None);
     fs::create_dir(&target).unwrap();
     fs::write(target.join("config.json"), "{}").unwrap();
-    fs::write(target.join("tokenizer.json"), COPIED[3].1).unwrap();
+    fs::write(target.join("tokenizer.json"), COPIED[5].1).unwrap();
     let config = Some(target.join("config.json"));
     assert_eq!(there(ExistingConfig::Replaced).unwrap(), config);
     assert_eq!(there(ExistingConfig::Kept).unwrap(), None);
@@ -144,7 +149,7 @@ fn files_that_differ_at_the_target_are_named_and_the_same_are_left() {
     assert!(!done.copied.contains(&same));
     assert_eq!(
         fs::read(target.join("tokenizer.model")).unwrap(),
-        COPIED[4].1
+        COPIED[6].1
     );
 }
 

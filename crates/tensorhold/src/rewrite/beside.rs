@@ -14,11 +14,14 @@ use crate::checkpoint::Checkpoint;
 use crate::quantized::CONFIG;
 use crate::read::allocate;
 
-/// Files of a tokenizer or processor that programs ask for by these names: those of Transformers, mistral-common and tiktoken.
-const NAMES: [&str; 24] = [
+/// Files that programs ask for by these names: those of Transformers, mistral-common, tiktoken and sentence-transformers.
+const NAMES: [&str; 27] = [
     "added_tokens.json",
     "special_tokens_map.json",
     "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "audio_tokenizer_config.json",
     "normalizer.json",
     "emoji.json",
@@ -55,8 +58,8 @@ const PATTERNS: [(&str, &str); 9] = [
     ("", ".tiktoken"),
 ];
 
-/// Where Transformers has further templates, and what they end in.
-const TEMPLATES: (&str, &str) = ("additional_chat_templates", ".jinja");
+/// Where Transformers has further templates.
+const TEMPLATES: &str = "additional_chat_templates";
 
 /// The piece in which a file is copied, and compared.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -91,20 +94,19 @@ pub fn companions(source: &Checkpoint) -> Result<Companions> {
         return Ok(found);
     };
     let folder = folder_of(first.path());
-    for name in list(&folder)? {
-        if is_companion(&name) {
-            found.copied.push(name.into());
-        } else if name.ends_with(".py") {
-            found.code.push(name.into());
+    for (name, is_folder) in list(&folder)? {
+        let path = PathBuf::from(&name);
+        match companion_in(&name) {
+            Some(is_companion) if is_folder => {
+                let names = list(&folder.join(&name))?.into_iter();
+                let names = names.filter(|(name, is_folder)| !is_folder && is_companion(name));
+                found.copied.extend(names.map(|(name, _)| path.join(name)));
+            }
+            _ if is_folder => {}
+            _ if is_companion(&name) => found.copied.push(path),
+            _ if name.ends_with(".py") => found.code.push(path),
+            _ => {}
         }
-    }
-    let (templates, suffix) = TEMPLATES;
-    if folder.join(templates).is_dir() {
-        let names = list(&folder.join(templates))?.into_iter();
-        let names = names.filter(|name| name.ends_with(suffix));
-        found
-            .copied
-            .extend(names.map(|name| Path::new(templates).join(name)));
     }
     found.copied.sort();
     Ok(found)
@@ -223,18 +225,28 @@ fn make_folder_of(path: &Path) -> Result<()> {
     std::fs::create_dir_all(&folder).map_err(|error| io_error(error, &folder, "create the folder"))
 }
 
-/// The names of all but folders in a folder, sorted; names that are no UTF-8 are of no program.
-fn list(folder: &Path) -> Result<Vec<String>> {
+/// The names in a folder, sorted, each with whether it is a folder; names that are no UTF-8 are of no program.
+fn list(folder: &Path) -> Result<Vec<(String, bool)>> {
     let cannot = |error| io_error(error, folder, "list the folder");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
-        if !entry.path().is_dir() {
-            names.extend(entry.file_name().to_str().map(str::to_owned));
+        if let Some(name) = entry.file_name().to_str() {
+            names.push((name.to_owned(), entry.path().is_dir()));
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// Which files of a folder of this name are companions, if it is one that programs look into: for templates, and for the settings of
+/// sentence-transformers' modules, such as `1_Pooling`.
+fn companion_in(folder: &str) -> Option<fn(&str) -> bool> {
+    let number = folder.split_once('_').map_or("", |(number, _)| number);
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(|name| name == CONFIG);
+    }
+    (folder == TEMPLATES).then_some(|name| name.ends_with(".jinja"))
 }
 
 fn is_companion(name: &str) -> bool {
