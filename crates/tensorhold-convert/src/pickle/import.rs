@@ -17,7 +17,10 @@ use crate::builder::Builder;
 use crate::limits::Limits;
 
 /// A file that begins with so many operations of a pickle is nothing else.
-const MOST_OPERATIONS: u64 = 1 << 16;
+const MOST_OPERATIONS: u64 = 1 << 20;
+
+/// Nor is one whose operations come with so many bytes that are kept.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Operations that fail where nothing was imported: calls, for want of something to call; persistent ids, buffers and registered
 /// extensions, for want of a program that gives them a meaning.
@@ -39,10 +42,11 @@ pub fn first_import(source: &dyn Source) -> Result<Option<ByteRange>> {
     let mut builder = Builder::new(source, &limits);
     let mut nothing = NoPersistent;
     let mut machine = Machine::new(&mut builder, &mut nothing, Some(0));
-    loop {
+    let mut kept = 0;
+    while kept < MOST_BYTES {
         let start = stream.position();
         match follow_one(&mut machine, &mut stream, &limits) {
-            Ok(Step::Next) => {}
+            Ok(Step::Next) => kept += (stream.position() - start).min(SMALL_BYTES),
             Ok(Step::Stop) => return Ok(None),
             Ok(Step::Torn) => return Ok(Some(ByteRange::new(0, stream.position()))),
             Ok(Step::Import) => return Ok(Some(ByteRange::new(start, stream.position()))),
@@ -53,6 +57,7 @@ pub fn first_import(source: &dyn Source) -> Result<Option<ByteRange>> {
             },
         }
     }
+    Ok(Some(ByteRange::new(0, stream.position())))
 }
 
 enum Step {
@@ -232,7 +237,10 @@ mod tests {
 
     #[test]
     fn a_pickle_without_an_end_is_taken_for_one() {
-        assert!(import_of(&vec![b'N'; 1 << 17]).is_some());
-        assert_eq!(import_of(&vec![b'N'; 1 << 15]), None);
+        assert!(import_of(&vec![b'N'; 1 << 21]).is_some());
+        assert_eq!(import_of(&vec![b'N'; 1 << 19]), None);
+        let line = [&b"V"[..], &[b'x'; 4000], b"\n"].concat();
+        assert!(import_of(&line.repeat(5_000)).is_some());
+        assert_eq!(import_of(&line.repeat(3_000)), None);
     }
 }
